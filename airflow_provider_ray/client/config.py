@@ -1,0 +1,238 @@
+"""What is known about one cluster: where it is, how to prove who we are, how long to wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from airflow_provider_ray.client.errors import RayConfigError
+
+DEFAULT_DASHBOARD_PORT = 8265
+DEFAULT_SERVE_PORT = 8000
+
+_HOSTNAME = re.compile(r"[\w.:%-]+")
+_TOKEN = re.compile(r"[!-~]+")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_READ_TIMEOUT = 30.0
+
+EXTRA_FIELDS = frozenset(
+    {
+        "verify_ssl",
+        "ca_cert",
+        "client_cert",
+        "client_key",
+        "path_prefix",
+        "auth_headers",
+        "connect_timeout",
+        "read_timeout",
+        "serve_url",
+        "serve_token",
+        "serve_auth_headers",
+        "public_url",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Address, credentials and limits of one Ray cluster.
+
+    The environment has no say in it: RAY_ADDRESS, RAY_API_SERVER_ADDRESS and RAY_AUTH_TOKEN are never read.
+
+    :param url: base of the dashboard, ``scheme://host[:port][/prefix]`` without a trailing slash.
+    :param token: bearer token of the cluster (Ray 2.52+), None for a cluster without authentication.
+    :param auth_headers: further headers for the dashboard, such as those of a proxy in front of it.
+    :param verify: False switches TLS verification off, a path names a CA bundle.
+    :param client_cert: path of a client certificate (PEM), for mutual TLS.
+    :param client_key: path of its key; None when the certificate file holds it.
+    :param connect_timeout: seconds to wait for a connection.
+    :param read_timeout: seconds to wait for the next bytes of an answer.
+    :param serve_url: base URL of the Serve proxy as Airflow reaches it; None derives it from the dashboard's
+        host and the port that Serve reports.
+    :param serve_token: bearer token for Serve. The cluster's token is never sent to Serve.
+    :param serve_auth_headers: further headers for Serve.
+    :param public_url: dashboard address for people's browsers; None means ``url``.
+    """
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    auth_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    verify: bool | str = True
+    client_cert: str | None = None
+    client_key: str | None = None
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+    serve_url: str | None = None
+    serve_token: str | None = field(default=None, repr=False)
+    serve_auth_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    public_url: str | None = None
+
+    @classmethod
+    def from_fields(
+        cls,
+        *,
+        host: str | None,
+        port: int | None = None,
+        schema: str | None = None,
+        password: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> ClusterConfig:
+        """Build the value from the fields of a connection form; a null counts as not given.
+
+        :raises RayConfigError: naming the field, what it held and what was expected.
+        """
+        given = {key: value for key, value in (extra or {}).items() if value not in (None, "")}
+        if unknown := sorted(set(given) - EXTRA_FIELDS):
+            raise RayConfigError("extra", f"unknown {unknown}", f"only {sorted(EXTRA_FIELDS)}")
+        verify = _boolean(given, "verify_ssl", default=True)
+        return cls(
+            url=_dashboard_url(host, port, schema, _text(given, "path_prefix") or ""),
+            token=_token("password", password),
+            auth_headers=_headers(given, "auth_headers"),
+            verify=_text(given, "ca_cert") or True if verify else False,
+            client_cert=_text(given, "client_cert"),
+            client_key=_client_key(given),
+            connect_timeout=_seconds(given, "connect_timeout", DEFAULT_CONNECT_TIMEOUT),
+            read_timeout=_seconds(given, "read_timeout", DEFAULT_READ_TIMEOUT),
+            serve_url=_http_url(given, "serve_url"),
+            serve_token=_token("serve_token", _text(given, "serve_token")),
+            serve_auth_headers=_headers(given, "serve_auth_headers"),
+            public_url=_http_url(given, "public_url"),
+        )
+
+    def job_url(self, submission_id: str) -> str:
+        """Page of a job in the dashboard, under the address that people use."""
+        return f"{self.public_url or self.url}/#/jobs/{submission_id}"
+
+    @property
+    def serve_port(self) -> int:
+        """Port of the Serve proxy: that of ``serve_url``, else Ray's default 8000."""
+        return (urlsplit(self.serve_url).port if self.serve_url else None) or DEFAULT_SERVE_PORT
+
+
+def _dashboard_url(host: str | None, port: int | None, schema: str | None, path_prefix: str) -> str:
+    given = (host or "").strip()
+    if not given:
+        raise RayConfigError("host", "nothing", "the address of a Ray dashboard, such as https://ray.example")
+    if port is not None and not 0 < port < 65536:
+        raise RayConfigError("port", repr(port), "a number from 1 to 65535")
+    if schema and schema not in ("http", "https"):
+        raise RayConfigError("schema", repr(schema), "'http' or 'https'")
+    if "://" in given:
+        if schema and not given.startswith(f"{schema}://"):
+            raise RayConfigError("schema", f"{schema!r} and another scheme in the host field", "one scheme")
+        return _url("host", given, port) + _prefix(path_prefix)
+    is_ipv6 = given.count(":") > 1 and not given.startswith("[") and "@" not in given
+    address = f"{schema or 'http'}://{f'[{given}]' if is_ipv6 else given}"
+    return _url("host", address, port, DEFAULT_DASHBOARD_PORT) + _prefix(path_prefix)
+
+
+def _url(name: str, address: str, port: int | None, default_port: int | None = None) -> str:
+    parts, own = _split(name, address)
+    if parts.scheme not in ("http", "https"):
+        raise RayConfigError(
+            name,
+            f"an address with the scheme {parts.scheme!r}",
+            "http://host:port or https://host:port of the dashboard (Jobs API), not a ray:// or GCS address",
+        )
+    if not _HOSTNAME.fullmatch(parts.hostname or ""):
+        raise RayConfigError(name, f"the host name {parts.hostname!r}", "scheme://host:port/prefix")
+    if parts.query or parts.fragment:
+        raise RayConfigError(name, "an address with a query or fragment", "scheme://host:port/prefix")
+    if own and port and own != port:
+        raise RayConfigError(name, f"port {own} in the address and {port} in the port field", "one port")
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    number = own or port or default_port
+    return f"{parts.scheme}://{host}" + (f":{number}" if number else "") + parts.path.rstrip("/")
+
+
+def _split(name: str, address: str) -> tuple[SplitResult, int | None]:
+    """The parts of an address and its port; what is between :// and @ is a secret and is not repeated."""
+    if "@" in address.partition("://")[2]:
+        raise RayConfigError(name, "an address with credentials in it", "the token in the password field")
+    try:
+        parts = urlsplit(address)
+        own = parts.port
+    except ValueError as error:
+        raise RayConfigError(name, f"{address!r} ({error})", "scheme://host:port/prefix") from error
+    if own == 0:
+        raise RayConfigError(name, f"{address!r} with port 0", "a port from 1 to 65535")
+    return parts, own
+
+
+def _prefix(path_prefix: str) -> str:
+    stripped = path_prefix.strip("/")
+    if any(character in "?#" or character.isspace() for character in stripped):
+        raise RayConfigError("path_prefix", repr(path_prefix), "a path such as /ray/cluster-a")
+    return f"/{stripped}" if stripped else ""
+
+
+def _http_url(extra: Mapping[str, Any], name: str) -> str | None:
+    value = _text(extra, name)
+    return _url(name, value.strip(), None) if value else None
+
+
+def _token(name: str, value: str | None) -> str | None:
+    if value and not _TOKEN.fullmatch(value):
+        got = "a text with white space, a line break or another character that no header can carry"
+        raise RayConfigError(name, got, "the token alone, in printable ASCII")
+    return value or None
+
+
+def _client_key(given: Mapping[str, Any]) -> str | None:
+    if given.get("client_key") and not given.get("client_cert"):
+        raise RayConfigError("client_key", "a key without a certificate", "client_cert as well")
+    return _text(given, "client_key")
+
+
+def _text(extra: Mapping[str, Any], name: str) -> str | None:
+    value = extra.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RayConfigError(name, type(value).__name__, "a string")
+    return value
+
+
+def _boolean(extra: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = extra.get(name, default)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise RayConfigError(name, repr(value), "true or false (a CA bundle goes into ca_cert)")
+    return value
+
+
+def _seconds(extra: Mapping[str, Any], name: str, default: float) -> float:
+    value = extra.get(name, default)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError) as error:
+        raise RayConfigError(name, repr(value), "a number of seconds above 0") from error
+    if isinstance(value, bool) or not 0 < seconds < float("inf"):
+        raise RayConfigError(name, repr(value), "a number of seconds above 0")
+    return seconds
+
+
+def _headers(extra: Mapping[str, Any], name: str) -> dict[str, str]:
+    value = extra.get(name, {})
+    check_headers(name, value)
+    return dict(value)
+
+
+def check_headers(name: str, value: Any) -> None:
+    """Refuse headers that cannot be sent; the error names them, never their values.
+
+    :raises RayConfigError: naming the field.
+    """
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
+    ):
+        raise RayConfigError(name, type(value).__name__, "a JSON object with string values")
+    for key, text in value.items():
+        if not _HEADER_NAME.fullmatch(key):
+            raise RayConfigError(name, f"the header name {key!r}", "a name of letters, digits and dashes")
+        if not text.isprintable():
+            raise RayConfigError(name, f"a line break or control character in {key!r}", "values on one line")

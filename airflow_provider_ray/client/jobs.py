@@ -1,0 +1,75 @@
+"""The Jobs API (Ray 2.49-2.60), one method per route."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from airflow_provider_ray.client.http import Http
+from airflow_provider_ray.client.jobspec import JobSpec, check_submission_id
+from airflow_provider_ray.client.models import JobDetails
+
+
+class Jobs:
+    """Jobs of one cluster."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def submit(self, spec: JobSpec) -> str:
+        """Submit a job and return its submission_id. Ray answers a used id with a 500, "already exists"."""
+        return await self._http.read("POST", "/api/jobs/", lambda body: str(body["submission_id"]), json=spec.to_json())
+
+    async def get(self, submission_id: str) -> JobDetails:
+        """Details of one job.
+
+        :raises RayNotFound: when the cluster has no such job.
+        """
+        return await self._http.read("GET", _path(submission_id), JobDetails.from_json)
+
+    async def list(self, only: Container[str] | None = None) -> list[JobDetails]:
+        """All jobs that the cluster remembers, drivers that did not come through the Jobs API included.
+
+        :param only: submission_ids to keep; None keeps all.
+        """
+
+        def build(bodies: list[dict[str, Any]]) -> list[JobDetails]:
+            kept = bodies if only is None else [body for body in bodies if body["submission_id"] in only]
+            return [JobDetails.from_json(body) for body in kept]
+
+        return await self._http.read("GET", "/api/jobs/", build)
+
+    async def stop(self, submission_id: str) -> bool:
+        """Ask a job to stop; it ends later. False when it had ended already."""
+        return await self._http.read("POST", _path(submission_id) + "/stop", lambda body: bool(body["stopped"]))
+
+    async def delete(self, submission_id: str) -> None:
+        """Forget the record of a job that has ended; its log file stays."""
+        await self._http.json("DELETE", _path(submission_id))
+
+    @asynccontextmanager
+    async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
+        """Bytes of the driver's log so far.
+
+        The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
+
+        :param lines: how many of the last lines, -1 for all.
+        """
+        query = {
+            "node_id": job.driver_node_id or "",
+            "filename": f"job-driver-{job.submission_id}.log",
+            "lines": str(lines),
+        }
+        async with self._http.open(
+            "GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout
+        ) as response:
+            yield response.content
+
+
+def _path(submission_id: str) -> str:
+    check_submission_id(submission_id)
+    return f"/api/jobs/{quote(submission_id, safe='')}"

@@ -1,0 +1,217 @@
+"""A job as it is submitted: everything that can be wrong with it is found before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_ray.client.errors import RayConfigError
+
+# Ray hands the entrypoint to `sh -c` as one argument; Linux caps one argument at 128 KiB (MAX_ARG_STRLEN).
+ENTRYPOINT_LIMIT_BYTES = 128 * 1024 - 1
+SUBMISSION_ID_LIMIT = 200
+_SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """The body of ``POST /api/jobs/`` (Ray 2.49-2.60).
+
+    :param entrypoint: shell command of the driver.
+    :param submission_id: id of the job, chosen by us.
+    :param runtime_env: Ray's runtime environment.
+    :param metadata: strings to find the job by.
+    :param entrypoint_num_cpus: CPUs reserved for the driver; Ray's default is 0.
+    :param entrypoint_num_gpus: GPUs reserved for the driver; Ray's default is 0.
+    :param entrypoint_memory: bytes reserved for the driver; Ray's default is 0.
+    :param entrypoint_resources: custom resources reserved for the driver.
+    :param entrypoint_label_selector: labels of the node for the driver (Ray 2.54+).
+    :raises RayConfigError: naming the field, what it held and what was expected.
+    """
+
+    entrypoint: str
+    submission_id: str
+    runtime_env: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    entrypoint_num_cpus: float | None = None
+    entrypoint_num_gpus: float | None = None
+    entrypoint_memory: int | None = None
+    entrypoint_resources: Mapping[str, float] | None = None
+    entrypoint_label_selector: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        _check_entrypoint(self.entrypoint)
+        _check_resources(self)
+        check_submission_id(self.submission_id)
+        check_strings("metadata", self.metadata)
+        if not isinstance(self.runtime_env, Mapping):
+            raise RayConfigError("runtime_env", type(self.runtime_env).__name__, "a dict")
+        _check_local_paths(self.runtime_env)
+        check_strings("runtime_env['env_vars']", self.runtime_env.get("env_vars") or {})
+        as_json("runtime_env", dict(self.runtime_env))
+        if self.entrypoint_label_selector is not None:
+            check_strings("entrypoint_label_selector", self.entrypoint_label_selector)
+
+    def to_json(self) -> dict[str, Any]:
+        """The request's body; Ray rejects unknown keys, and older servers keys that they do not know yet."""
+        body = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
+        return {name: value for name, value in plain.items() if value not in (None, {})}
+
+
+def command(entrypoint: str | Sequence[str], parameters: Any = None) -> str:
+    """The shell command for an entrypoint and its parameters.
+
+    :param entrypoint: a shell command as it is, or a list of arguments that are quoted one by one.
+    :param parameters: JSON-able; appended as one quoted argument, pure ASCII so that no locale can change it.
+    :raises RayConfigError: when the entrypoint is empty or the parameters are not JSON.
+    """
+    if isinstance(entrypoint, str):
+        line = entrypoint
+    elif isinstance(entrypoint, Sequence) and all(isinstance(part, str) for part in entrypoint):
+        line = shlex.join(entrypoint)
+    else:
+        raise RayConfigError("entrypoint", repr(entrypoint)[:200], "a command or a list of strings")
+    if not line.strip():
+        raise RayConfigError("entrypoint", "nothing", "a command such as 'python main.py'")
+    if parameters is None:
+        return line
+    # A line break at the end, as a template leaves it, would make the argument a command of its own.
+    return f"{line.rstrip()} {shlex.quote(as_json('parameters', parameters))}"
+
+
+def as_json(name: str, value: Any) -> str:
+    """Strict JSON of a value: no NaN, no keys that are not strings.
+
+    :raises RayConfigError: naming the field and the type that JSON does not know.
+    """
+    try:
+        _check_keys(value)
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RayConfigError(name, f"a value that is not JSON ({error})", "JSON-able values") from error
+
+
+def number(name: str, value: Any) -> float | None:
+    """A resource amount, also from a template that rendered to text; None and "" mean not given.
+
+    :raises RayConfigError: when it is not a finite number of 0 or more.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        amount = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        amount = math.nan
+    if not 0 <= amount < math.inf:
+        raise RayConfigError(name, repr(value), "a number of 0 or more")
+    return int(amount) if amount.is_integer() else amount
+
+
+def whole_number(name: str, value: Any) -> int | None:
+    """The same for an amount that Ray takes in whole units.
+
+    :raises RayConfigError: when it is not a whole number of 0 or more.
+    """
+    amount = number(name, value)
+    if amount is not None and not isinstance(amount, int):
+        raise RayConfigError(name, repr(value), "a whole number of 0 or more")
+    return amount
+
+
+def check_submission_id(submission_id: Any) -> None:
+    """Refuse ids that Ray cannot store: they leave a PENDING record behind that nothing can delete.
+
+    :raises RayConfigError: see above.
+    """
+    if (
+        not isinstance(submission_id, str)
+        or len(submission_id) > SUBMISSION_ID_LIMIT
+        or not _SUBMISSION_ID.fullmatch(submission_id)
+    ):
+        expected = f"1 to {SUBMISSION_ID_LIMIT} of A-Z a-z 0-9 _ . - beginning with a letter or digit"
+        raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
+
+
+def _check_entrypoint(entrypoint: Any) -> None:
+    if not isinstance(entrypoint, str):
+        raise RayConfigError("entrypoint", type(entrypoint).__name__, "a command")
+    if not entrypoint.strip():
+        raise RayConfigError("entrypoint", "nothing", "a command such as 'python main.py'")
+    if "\0" in entrypoint:
+        raise RayConfigError("entrypoint", "a NUL character", "a command without one")
+    size = len(_utf8("entrypoint", entrypoint))
+    if size > ENTRYPOINT_LIMIT_BYTES:
+        expected = f"at most {ENTRYPOINT_LIMIT_BYTES} with the parameters; hand larger input over as a file or URI"
+        raise RayConfigError("entrypoint", f"{size} bytes", expected)
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse what is no time span.
+
+    :raises RayConfigError: when it is not a finite number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise RayConfigError(name, repr(value), "a number of seconds above 0")
+
+
+def check_strings(name: str, value: Any) -> None:
+    """Refuse what is not a dict of strings; the error names the key, not the value.
+
+    :raises RayConfigError: see above.
+    """
+    if not isinstance(value, Mapping):
+        raise RayConfigError(name, type(value).__name__, "a dict of strings")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise RayConfigError(name, f"{key!r} of type {type(text).__name__}", "string keys and string values")
+        _utf8(name, key + text)
+
+
+def _utf8(name: str, text: str) -> bytes:
+    """Half of a surrogate pair passes through JSON and breaks Ray's own records."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise RayConfigError(name, "a lone surrogate", "text that UTF-8 can hold") from error
+
+
+def _check_local_paths(runtime_env: Mapping[str, Any]) -> None:
+    """Only working_dir is uploaded; Ray would look for other local paths on the cluster, and fail the job."""
+    for name in ("pip", "uv"):
+        if isinstance(runtime_env.get(name), str):
+            raise RayConfigError(f"runtime_env[{name!r}]", repr(runtime_env[name]), "a list of packages, not a file")
+    modules = runtime_env.get("py_modules") or ()
+    if local := [module for module in modules if "://" not in str(module)]:
+        raise RayConfigError("runtime_env['py_modules']", f"local {local}", "URIs; local code goes into working_dir")
+
+
+def _check_resources(spec: JobSpec) -> None:
+    """Ray stores what it cannot schedule (NaN, less than 0) and refuses texts only after the upload."""
+    resources = spec.entrypoint_resources or {}
+    if not isinstance(resources, Mapping):
+        raise RayConfigError("entrypoint_resources", type(resources).__name__, "a dict of numbers")
+    amounts = {f"entrypoint_{name}": getattr(spec, f"entrypoint_{name}") for name in ("num_cpus", "num_gpus", "memory")}
+    amounts |= {f"entrypoint_resources[{key!r}]": amount for key, amount in resources.items()}
+    if missing := [key for key, amount in resources.items() if not key or amount is None]:
+        raise RayConfigError("entrypoint_resources", f"{missing} without a name or an amount", "names with numbers")
+    for name, amount in amounts.items():
+        if isinstance(amount, str) or (name == "entrypoint_memory" and not isinstance(amount, int | None)):
+            raise RayConfigError(name, repr(amount), "a number, for memory a whole one")
+        number(name, amount)
+
+
+def _check_keys(value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r} is a {type(key).__name__}, not a string")
+            _check_keys(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_keys(inner)

@@ -1,0 +1,190 @@
+"""One client per cluster for everybody in an event loop, so that many waits cost a cluster no more than one.
+
+However many jobs are waited for, a cluster is asked for their states once a second at most: whoever wants to know a
+state gets it from the next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Container, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import astuple
+from math import inf
+from time import monotonic
+from typing import Self
+from weakref import WeakKeyDictionary
+
+from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.errors import RayError
+from airflow_provider_ray.client.http import Http
+from airflow_provider_ray.client.jobs import Jobs
+from airflow_provider_ray.client.models import JobDetails
+from airflow_provider_ray.client.ray_client import RayClient
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 1.0
+# Whoever comes a little later shares the round, and whoever comes a little too late its answer.
+GATHER_SECONDS = 0.05
+FRESH_SECONDS = 0.5
+# A list reads every record that the cluster has kept (190 ms for 1,000, Ray 2.60); it may use that share of the time.
+LISTING_SHARE = 0.1
+# ... but a deadline or a stop that waits for its round must not wait long.
+LONGEST_PAUSE_SECONDS = 5.0
+LISTING_FORGOTTEN_SECONDS = 60.0
+# Fewer are cheaper to ask for one by one, whatever the list costs.
+LIST_FROM = 4
+# Waking many waits at once would hold up everybody else in the loop.
+WOKEN_AT_ONCE = 50
+
+
+class SharedJobs(Jobs):
+    """Jobs of one cluster; states that are asked for at about the same time come from the same answer."""
+
+    def __init__(self, http: Http) -> None:
+        super().__init__(http)
+        self._wanted: dict[str, asyncio.Future[JobDetails]] = {}
+        self._rounds: asyncio.Task[None] | None = None
+        self._next_round = 0.0
+        self._get_seconds = 0.005
+        self._list_seconds = 0.0
+        self._listed_at = 0.0
+        self._listed: Mapping[str, JobDetails] = {}
+
+    async def get(self, submission_id: str) -> JobDetails:
+        """Details of one job, from the next round or the one that has just been."""
+        if submission_id in self._listed and monotonic() - self._listed_at < FRESH_SECONDS:
+            return self._listed[submission_id]
+        wanted = self._wanted.get(submission_id)
+        if wanted is None or wanted.cancelled():
+            wanted = self._wanted[submission_id] = asyncio.get_running_loop().create_future()
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run_rounds())
+        # One who gives up must not take the answer away from another.
+        return await asyncio.shield(wanted)
+
+    async def close(self) -> None:
+        """End the rounds."""
+        if self._rounds is not None:
+            self._rounds.cancel()
+            await asyncio.gather(self._rounds, return_exceptions=True)
+
+    async def _run_rounds(self) -> None:
+        while self._wanted:
+            await asyncio.sleep(max(self._next_round - monotonic(), GATHER_SECONDS))
+            wanted, self._wanted = self._wanted, {}
+            self._next_round = monotonic() + ROUND_SECONDS
+            try:
+                await self._answer(wanted)
+            except Exception as error:
+                for future in wanted.values():
+                    _refuse(future, error)
+
+    async def _answer(self, wanted: Mapping[str, asyncio.Future[JobDetails]]) -> None:
+        listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
+        for number, (submission_id, future) in enumerate(wanted.items(), start=1):
+            if submission_id in listed:
+                job = listed[submission_id]
+            else:
+                # Only a 404 of its own says that a job is not there.
+                try:
+                    job = await self._get(submission_id)
+                except RayError as error:
+                    _refuse(future, error)
+                    if error.transient:
+                        raise
+                    continue
+            if not future.done():
+                future.set_result(job)
+            if number % WOKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _listing_pays(self, number: int) -> bool:
+        if monotonic() - self._listed_at > LISTING_FORGOTTEN_SECONDS:
+            self._list_seconds = 0.0
+        return number >= LIST_FROM and self._list_seconds <= number * self._get_seconds
+
+    async def _get(self, submission_id: str) -> JobDetails:
+        started = monotonic()
+        job = await super().get(submission_id)
+        self._get_seconds += 0.2 * (monotonic() - started - self._get_seconds)
+        return job
+
+    async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
+        started = monotonic()
+        try:
+            jobs = await self.list(only=wanted)
+        except RayError as error:
+            # Single requests may work where a list does not; if they do not either, they say why.
+            log.debug("The jobs cannot be listed now: %s", error)
+            self._listed, self._listed_at, self._list_seconds = {}, monotonic(), inf
+            return {}
+        self._listed_at = monotonic()
+        self._listed = {str(job.submission_id): job for job in jobs}
+        self._list_seconds = self._listed_at - started
+        pause = min(self._list_seconds / LISTING_SHARE, LONGEST_PAUSE_SECONDS)
+        self._next_round = max(self._next_round, self._listed_at + pause)
+        return self._listed
+
+
+def _refuse(future: asyncio.Future[JobDetails], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        # Whoever asked may have given up meanwhile, and an exception that nobody fetches is reported.
+        future.exception()
+
+
+class SharedClient(RayClient):
+    """A client that many use at the same time; the first opens it, the last closes it."""
+
+    jobs: SharedJobs
+
+    def __init__(self, config: ClusterConfig) -> None:
+        super().__init__(config)
+        self.jobs = SharedJobs(self._dashboard)
+        self.users = 0
+        self._opening: asyncio.Task[Self] | None = None
+
+    def opened(self) -> asyncio.Task[Self]:
+        """Begin to open the client, or go on with it."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self.__aenter__())
+        return self._opening
+
+    async def close(self) -> None:
+        """Close what has been opened."""
+        await self.jobs.close()
+        if self._opening is not None:
+            (opened,) = await asyncio.gather(self._opening, return_exceptions=True)
+            if opened is self:
+                await self.__aexit__(None, None, None)
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def shared_client(config: ClusterConfig) -> AsyncIterator[RayClient]:
+    """The client that everybody in this event loop uses for a cluster with this configuration.
+
+    :param config: the cluster.
+    """
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    # In memory only: it holds the credentials.
+    key = repr(astuple(config))
+    if key not in clients:
+        clients[key] = SharedClient(config)
+    client = clients[key]
+    client.users += 1
+    try:
+        # One who gives up must not break off the opening for another.
+        await asyncio.shield(client.opened())
+        yield client
+    finally:
+        client.users -= 1
+        if not client.users:
+            del clients[key]
+            # To its end, however often the one who leaves is cancelled.
+            await asyncio.shield(asyncio.create_task(client.close()))

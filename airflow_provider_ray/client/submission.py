@@ -1,0 +1,91 @@
+"""Submitting a job so that no fault on the way can run it twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import uuid4
+
+from airflow_provider_ray.client.errors import (
+    RayClusterUnavailable,
+    RayConfigError,
+    RayNotADashboard,
+    RayNotFound,
+    RayRequestRefused,
+)
+from airflow_provider_ray.client.jobspec import JobSpec
+from airflow_provider_ray.client.models import JobDetails
+from airflow_provider_ray.client.packaging import upload_working_dir
+from airflow_provider_ray.client.ray_client import RayClient
+from airflow_provider_ray.client.retry import retrying
+
+# Random text in a job's metadata: whoever finds it in a job knows that the job is the one that it submitted.
+NONCE_KEY = "airflow_nonce"
+
+
+async def submit(client: RayClient, spec: JobSpec) -> None:
+    """Upload what the job needs and submit it, with a nonce of its own unless its metadata has one.
+
+    :raises RayConfigError: when the submission_id belongs to another job, or the cluster's Ray is too old.
+    :raises RayRequestError: when the cluster refuses the job, or is not available for two minutes.
+    """
+    marked = replace(spec, metadata={NONCE_KEY: uuid4().hex, **spec.metadata})
+    await post(client, await prepare(client, marked))
+
+
+async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
+    """Upload what the job needs and return what can be submitted from anywhere, for the next ten minutes.
+
+    :raises RayConfigError: when the working_dir cannot be packed, or the cluster's Ray is too old.
+    :raises RayRequestError: when the cluster refuses the package, or is not available for two minutes.
+    """
+    # Asked first, so that something else than a Ray dashboard is named before anything is uploaded to it.
+    version = await retrying(client.cluster.version)
+    if spec.entrypoint_label_selector and not version.at_least(2, 54):
+        expected = f"Ray 2.54 or newer on the cluster, which runs {version.ray_version}"
+        raise RayConfigError("entrypoint_label_selector", "a value", expected)
+    return replace(spec, runtime_env=await upload_working_dir(client, spec.runtime_env))
+
+
+async def post(client: RayClient, spec: JobSpec) -> None:
+    """Submit a job that is prepared and has a nonce.
+
+    A POST that failed may still have reached Ray, which answers time-outs, resets and used ids alike with a 500
+    or nothing; asking for the id tells. A job that is there already is ours if its metadata has our nonce.
+
+    :raises RayConfigError: when the submission_id belongs to another job.
+    :raises RayRequestError: when the cluster refuses the job, or is not available for two minutes.
+    """
+
+    async def attempt() -> None:
+        try:
+            await client.jobs.submit(spec)
+        except (RayClusterUnavailable, RayRequestRefused, RayNotADashboard):
+            if not await _is_there(client, spec):
+                raise
+
+    await retrying(attempt)
+
+
+async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
+    """Details of a job that was submitted with this nonce, None when the cluster has no such job."""
+    try:
+        job = await retrying(lambda: client.jobs.get(submission_id))
+    except RayNotFound:
+        return None
+    return job if has_nonce(job, nonce) else None
+
+
+def has_nonce(job: JobDetails, nonce: str) -> bool:
+    """Whether a job is the one that was submitted with this nonce, and not another one under the same id."""
+    return (job.metadata or {}).get(NONCE_KEY) == nonce
+
+
+async def _is_there(client: RayClient, spec: JobSpec) -> bool:
+    try:
+        job = await client.jobs.get(spec.submission_id)
+    except RayNotFound:
+        return False
+    if not has_nonce(job, spec.metadata[NONCE_KEY]):
+        got = f"{spec.submission_id!r}, which another job on this cluster has"
+        raise RayConfigError("submission_id", got, "an id that is not in use")
+    return True

@@ -1,0 +1,211 @@
+"""From an Airflow connection to a client of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from airflow.sdk import BaseHook
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_ray.client.config import ClusterConfig
+    from airflow_provider_ray.client.models import Application, JobDetails
+    from airflow_provider_ray.client.ray_client import RayClient
+
+T = TypeVar("T")
+
+
+class RayHook(BaseHook):
+    """A Ray cluster by its connection id.
+
+    Dag authors call the blocking methods; operators and triggers ask for the configuration and use the client,
+    where every request is async and exists once. Nothing is sent before a method is called.
+
+    :param conn_id: connection of type ``ray``.
+    """
+
+    conn_name_attr = "conn_id"
+    default_conn_name = "ray_default"
+    conn_type = "ray"
+    hook_name = "Ray"
+
+    def __init__(self, conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self._cached_config: ClusterConfig | None = None
+
+    def get_config(self) -> ClusterConfig:
+        """What the connection says about the cluster; looked up once per hook.
+
+        :raises AirflowNotFoundException: when there is no such connection.
+        :raises RayConfigError: when it is of another type or a field cannot work.
+        """
+        from airflow.sdk.log import mask_secret
+
+        if self._cached_config is None:
+            connection = self.get_connection(self.conn_id)
+            config = self._config(connection, connection.extra_dejson)
+            for secret in _secrets(config):
+                mask_secret(secret)
+            self._cached_config = config
+        return self._cached_config
+
+    async def aget_config(self) -> ClusterConfig:
+        """The same on an event loop, looked up each time."""
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+        from airflow.sdk.log import amask_secret
+
+        connection = await get_async_connection(self.conn_id, hook=type(self))
+        config = self._config(connection, await get_async_extra_dejson(connection))
+        for secret in _secrets(config):
+            await amask_secret(secret)
+        return config
+
+    def get_conn(self) -> RayClient:
+        """A client for ``async with``."""
+        from airflow_provider_ray.client.ray_client import RayClient
+
+        return RayClient(self.get_config())
+
+    def run(self, action: Callable[[RayClient], Coroutine[Any, Any, T]]) -> T:
+        """Run an async action with an open client to its end, from blocking code."""
+        from airflow_provider_ray.client.sync import run_sync
+
+        client = self.get_conn()
+
+        async def opened() -> T:
+            async with client:
+                return await action(client)
+
+        return run_sync(opened)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """One line on the cluster behind the connection, or the reason why there is none."""
+        from airflow_provider_ray.client.errors import RayError
+
+        try:
+            return True, self.run(_describe)
+        except RayError as error:
+            return False, str(error)
+
+    def submit_job(
+        self,
+        entrypoint: str | Sequence[str],
+        *,
+        parameters: Any = None,
+        submission_id: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Submit a job and return its submission_id, without waiting for the job.
+
+        :param entrypoint: a shell command, or a list of arguments that are quoted one by one.
+        :param parameters: JSON-able; appended to the entrypoint as one quoted argument.
+        :param submission_id: id of the job; default: a new one.
+        :param options: further fields of :class:`airflow_provider_ray.client.jobspec.JobSpec`.
+        """
+        from airflow_provider_ray.client.jobspec import JobSpec, command
+        from airflow_provider_ray.client.submission import submit
+
+        chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
+        spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, **options)
+        self.run(lambda client: submit(client, spec))
+        return chosen
+
+    def get_job(self, submission_id: str) -> JobDetails:
+        """Details of a job.
+
+        :raises RayNotFound: when the cluster has no such job.
+        """
+        return self.run(lambda client: client.jobs.get(submission_id))
+
+    def stop_job(self, submission_id: str) -> JobDetails | None:
+        """Stop a job, wait up to 15 s for its end and return it; None when the cluster has no such job."""
+        from airflow_provider_ray.client.waiting import stop_job
+
+        return self.run(lambda client: stop_job(client, submission_id))
+
+    def get_logs(self, submission_id: str) -> str:
+        """The driver's log so far; bytes that are not UTF-8 are replaced."""
+        from airflow_provider_ray.client.logs import read_log
+
+        return self.run(lambda client: read_log(client, submission_id))
+
+    def list_applications(self) -> list[Application]:
+        """Serve applications of the cluster."""
+
+        async def applications(client: RayClient) -> list[Application]:
+            return list((await client.serve.details()).applications.values())
+
+        return self.run(applications)
+
+    def call_application(
+        self,
+        application: str | None = None,
+        path: str = "/",
+        *,
+        timeout: float = 0,
+        **request: Any,
+    ) -> Any:
+        """Call a route of a Serve application and return the decoded JSON of its answer.
+
+        :param application: name of the application; None when ``path`` is the whole route.
+        :param path: path below the application's route prefix.
+        :param timeout: seconds to wait for the application; by default it has to be there.
+        :param request: ``method``, ``data``, ``headers``, ``request_timeout`` and ``max_answer_bytes`` of
+            :meth:`airflow_provider_ray.client.serve.Serve.call`.
+        """
+        from airflow_provider_ray.client.serve_target import ServeTarget
+
+        return self.run(
+            lambda client: ServeTarget(client, application, path).call(poll_interval=2, timeout=timeout, **request)
+        )
+
+    def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
+        from airflow_provider_ray.client.config import ClusterConfig
+        from airflow_provider_ray.client.errors import RayConfigError
+
+        if connection.conn_type != self.conn_type:
+            got = f"{self.conn_id!r} of type {connection.conn_type!r}"
+            raise RayConfigError("conn_id", got, f"a connection of type {self.conn_type!r}")
+        try:
+            return ClusterConfig.from_fields(
+                host=connection.host,
+                port=connection.port,
+                schema=connection.schema,
+                password=connection.password,
+                extra=extra,
+            )
+        except RayConfigError as error:
+            raise RayConfigError(f"connection {self.conn_id!r}, {error.field}", error.got, error.expected) from None
+
+
+def _secrets(config: ClusterConfig) -> list[str]:
+    """Airflow masks the password and extras by their names; values of header dictionaries it does not know."""
+    headers = [*config.auth_headers.values(), *config.serve_auth_headers.values()]
+    return [secret for secret in (config.token, config.serve_token, *headers) if secret]
+
+
+async def _describe(client: RayClient) -> str:
+    from airflow_provider_ray.client.states import NODE_ALIVE
+
+    version = await client.cluster.version()
+    mode = await client.cluster.authentication_mode()
+    nodes = await client.cluster.nodes()
+    alive = sum(node.state == NODE_ALIVE for node in nodes)
+    auth = "token accepted" if mode == "token" else "no authentication"
+    return f"Ray {version.ray_version}, {alive} of {len(nodes)} nodes alive, {auth}, {await _serve_state(client)}"
+
+
+async def _serve_state(client: RayClient) -> str:
+    from airflow_provider_ray.client.errors import RayRequestError
+
+    try:
+        details = await client.serve.details()
+    except RayRequestError as error:
+        return f"Serve not available ({error.status or 'no answer'})"
+    if details.port is None:
+        return "Serve not running"
+    return f"Serve on port {details.port} with {len(details.applications)} applications"

@@ -1,0 +1,203 @@
+"""Ray clusters on this host, for development, demonstrations and tests.
+
+Every cluster is a real single-host Ray head with its own ports, temp dir, home and Serve port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_ray.client.sync import run_sync
+from airflow_provider_ray.local import head
+from airflow_provider_ray.local.cluster import LocalCluster, LocalOptions
+from airflow_provider_ray.local.errors import LocalClusterError
+from airflow_provider_ray.local.ports import choose_ports
+
+__all__ = [
+    "LocalCluster",
+    "LocalClusterError",
+    "LocalOptions",
+    "connection_variables",
+    "connections",
+    "down",
+    "load",
+    "local_clusters",
+    "status",
+    "up",
+]
+
+STATE_FILE = "clusters.json"
+# Unix sockets live in the temp dir and their paths must stay under 108 characters, so TMPDIR is not used.
+TEMP_ROOT = "/tmp"
+DEFAULTS = LocalOptions()
+
+
+def up(
+    count: int,
+    directory: str | Path,
+    options: LocalOptions = DEFAULTS,
+    progress: head.Progress = lambda line: None,
+) -> list[LocalCluster]:
+    """Start clusters and return them when each has run a job.
+
+    They outlive this process; `down` on the same directory stops them, also from another process. When one
+    cannot be started, all that this call started are stopped again.
+
+    :param count: how many clusters.
+    :param directory: where the state file and the heads' logs are kept; one set of clusters per directory.
+    :param options: how they are started (default: LocalOptions()).
+    :param progress: called with a line of text whenever something was reached (default: nothing).
+    :raises LocalClusterError: a port is taken, Ray is missing, clusters of this directory run already, or a
+        head died or was not ready in time; then with the end of its log.
+    """
+    ray = head.find_ray(options.ray_executable)
+    path = Path(directory).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    with _one_start_at_a_time():
+        _discard_dead(path)
+        clusters = _plan(count, path, options)
+        try:
+            _save(path, clusters)
+            progress(f"Starting {count} Ray clusters, logs in {path}")
+            for index, cluster in enumerate(clusters):
+                clusters[index] = head.start(cluster, ray, options)
+            _save(path, clusters)
+            head.wait_until_ready(clusters, options.timeout, progress)
+        except BaseException:
+            _take_down(path, clusters)
+            raise
+    return clusters
+
+
+def load(directory: str | Path) -> list[LocalCluster]:
+    """Return the clusters that `up` recorded in the directory, running or not."""
+    try:
+        text = Path(directory, STATE_FILE).read_text()
+    except FileNotFoundError:
+        return []
+    return [LocalCluster.from_json(value) for value in json.loads(text)]
+
+
+def status(directory: str | Path) -> list[tuple[LocalCluster, str]]:
+    """Return each cluster of the directory with "running", "not answering" or "stopped"."""
+    return [(cluster, _state(cluster)) for cluster in load(directory)]
+
+
+def down(directory: str | Path, keep_temp_dir: bool = False) -> list[LocalCluster]:
+    """Stop the clusters of the directory and return them; a directory without clusters is no error.
+
+    :param keep_temp_dir: leave Ray's temp dirs, with the logs of all processes, in place (default False).
+    :raises LocalClusterError: a process survived; the state is kept and `down` can be tried again.
+    """
+    clusters = load(directory)
+    _take_down(Path(directory), clusters, keep_temp_dir)
+    for cluster in clusters:
+        Path(cluster.log_file).unlink(missing_ok=True)
+    return clusters
+
+
+@contextlib.contextmanager
+def local_clusters(count: int = 1, options: LocalOptions = DEFAULTS) -> Iterator[list[LocalCluster]]:
+    """Run clusters for the length of a `with` block.
+
+    :raises LocalClusterError: as `up` and `down` do; when a process survived, its directory stays, for `down`.
+    """
+    directory = tempfile.mkdtemp(prefix="ray-local-")
+    try:
+        yield up(count, directory, options)
+    finally:
+        down(directory)
+        shutil.rmtree(directory)
+
+
+def connections(clusters: Sequence[LocalCluster]) -> dict[str, dict[str, Any]]:
+    """Return the Airflow connections by id as `airflow connections import` takes them, tokens included."""
+    return {cluster.name: _connection(cluster) for cluster in clusters}
+
+
+def connection_variables(clusters: Sequence[LocalCluster]) -> dict[str, str]:
+    """Return the Airflow connections as environment variables, tokens included."""
+    named = connections(clusters).items()
+    return {f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(value) for conn_id, value in named}
+
+
+def _connection(cluster: LocalCluster) -> dict[str, Any]:
+    return {
+        "conn_type": "ray",
+        "schema": "http",
+        "host": "127.0.0.1",
+        "port": cluster.ports.dashboard,
+        **({"password": cluster.token} if cluster.token else {}),
+        "extra": {"serve_url": cluster.serve_url},
+    }
+
+
+def _plan(count: int, path: Path, options: LocalOptions) -> list[LocalCluster]:
+    tokens = options.tokens or [None] * count
+    if len(tokens) != count:
+        raise LocalClusterError(f"{len(tokens)} tokens were given for {count} clusters")
+    names = [f"ray_local_{number}" for number in range(1, count + 1)]
+    ports = choose_ports(names, options.dashboard_port, options.serve_port)
+    return [
+        LocalCluster(
+            name=name,
+            ports=own_ports,
+            marker=secrets.token_hex(8),
+            temp_dir=tempfile.mkdtemp(prefix="ray-local-", dir=TEMP_ROOT),
+            log_file=str(path / f"{name}.log"),
+            token=token,
+        )
+        for name, own_ports, token in zip(names, ports, tokens, strict=True)
+    ]
+
+
+def _discard_dead(path: Path) -> None:
+    left = load(path)
+    if head.processes(left):
+        raise LocalClusterError(f"clusters of {path} are running already; take them down first")
+    _take_down(path, left)
+
+
+def _take_down(path: Path, clusters: Sequence[LocalCluster], keep_temp_dir: bool = False) -> None:
+    head.stop(clusters)
+    for cluster in clusters:
+        if not keep_temp_dir and Path(cluster.temp_dir).exists():
+            shutil.rmtree(cluster.temp_dir)
+    Path(path, STATE_FILE).unlink(missing_ok=True)
+
+
+def _state(cluster: LocalCluster) -> str:
+    if not head.processes([cluster]):
+        return "stopped"
+    return "running" if run_sync(partial(head.answers, cluster)) else "not answering"
+
+
+def _save(path: Path, clusters: Sequence[LocalCluster]) -> None:
+    """Write the state file in one step, readable by its owner alone: it holds the tokens."""
+    descriptor, draft = tempfile.mkstemp(dir=path)
+    with open(descriptor, "w") as stream:
+        json.dump([asdict(cluster) for cluster in clusters], stream, indent=2)
+    os.replace(draft, path / STATE_FILE)
+
+
+@contextlib.contextmanager
+def _one_start_at_a_time() -> Iterator[None]:
+    """Keep two starts of one user from choosing the same ports, which stay free until the heads are up."""
+    lock_file = Path(TEMP_ROOT, f"airflow-ray-local-{os.getuid()}.lock")
+    descriptor = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

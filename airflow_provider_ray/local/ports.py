@@ -1,0 +1,98 @@
+"""Free ports for the clusters of this host."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from airflow_provider_ray.local.errors import LocalClusterError
+
+FIRST_DASHBOARD, FIRST_SERVE, FIRST_BLOCK, BLOCK_SIZE = 8301, 8401, 21100, 100
+# So that all stay below the range from which Linux takes the ports of outgoing connections.
+SETS = 99
+# In the order of their place in a block. Ports left to Ray would be random and could meet another head's.
+SERVICES = (
+    "port",
+    "dashboard-agent-listen-port",
+    "ray-client-server-port",
+    "node-manager-port",
+    "object-manager-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+    "dashboard-agent-grpc-port",
+)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one cluster: dashboard, Serve, and a block of a hundred for everything else."""
+
+    dashboard: int
+    serve: int
+    block: int
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.dashboard, self.serve, *range(self.block, self.block + BLOCK_SIZE)))
+
+    @property
+    def agent(self) -> int:
+        """Return the port of the dashboard agent, which starts the jobs."""
+        return self.block + SERVICES.index("dashboard-agent-listen-port")
+
+    def arguments(self) -> list[str]:
+        """Return the port options of `ray start`."""
+        services = [f"--{name}={self.block + place}" for place, name in enumerate(SERVICES)]
+        workers = [f"--min-worker-port={self.block + 10}", f"--max-worker-port={self.block + BLOCK_SIZE - 1}"]
+        return [f"--dashboard-port={self.dashboard}", *services, *workers]
+
+    def environment(self) -> dict[str, str]:
+        """Return the ports that Ray takes from its environment only."""
+        return {
+            "AUTOSCALER_METRIC_PORT": str(self.block + 8),
+            "DASHBOARD_METRIC_PORT": str(self.block + 9),
+        }
+
+
+def choose_ports(names: Iterable[str], dashboard: int | None = None, serve: int | None = None) -> list[Ports]:
+    """Return free ports for each named cluster, the same ones every time as long as they are free.
+
+    :param dashboard: dashboard port of the first cluster, the next ones follow (default: the first free).
+    :param serve: Serve port of the first cluster, the next ones follow (default: the first free).
+    :raises LocalClusterError: a port that was asked for is taken, or all sets are.
+    """
+    chosen: list[Ports] = []
+    places = iter(range(SETS))
+    for index, name in enumerate(names):
+        wanted = [None if first is None else first + index for first in (dashboard, serve)]
+        for port in wanted:
+            if port is not None and not is_free(port):
+                raise LocalClusterError(f"{name}: port {port} is taken, name another one or none")
+        chosen.append(_next_free(name, places, wanted[0], wanted[1], chosen))
+    return chosen
+
+
+def _next_free(
+    name: str, places: Iterator[int], dashboard: int | None, serve: int | None, chosen: list[Ports]
+) -> Ports:
+    used = {port for ports in chosen for port in ports}
+    for place in places:
+        ports = Ports(
+            FIRST_DASHBOARD + place if dashboard is None else dashboard,
+            FIRST_SERVE + place if serve is None else serve,
+            FIRST_BLOCK + BLOCK_SIZE * place,
+        )
+        if len(set(ports)) == len(list(ports)) and used.isdisjoint(ports) and all(map(is_free, ports)):
+            return ports
+    raise LocalClusterError(f"{name}: no free set of ports is left on this host")
+
+
+def is_free(port: int) -> bool:
+    """Say whether nothing on this host uses the port on any of its addresses."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,343 @@
+"""Submit a job to a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from math import ceil
+from time import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import conf
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airflow_provider_ray import durable
+from airflow_provider_ray.hidden_env_vars import HiddenEnvVars, HiddenRuntimeEnv
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.links import RayJobLink
+from airflow_provider_ray.target import Target
+from airflow_provider_ray.triggers.job import RayJobTrigger, seal
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_ray.client.jobspec import JobSpec
+    from airflow_provider_ray.client.models import JobDetails
+    from airflow_provider_ray.client.outcome import Outcome
+    from airflow_provider_ray.durable import TaskJob
+
+# Airflow kills the task process five seconds after on_kill began.
+KILL_SECONDS = 4.0
+# Read by Ray's supervisor of the job (Ray 2.49-2.60), whole seconds.
+STOP_GRACE_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+
+
+class RaySubmitJobOperator(HiddenEnvVars):
+    """Submit a job to a Ray cluster and, unless told otherwise, wait for its end.
+
+    The job's id is remembered before the job is submitted: a retry goes on with a job that is still active or has
+    succeeded, and submits anew only when the earlier one failed, was stopped, or the task was cleared. A job whose
+    task is killed or runs into ``timeout`` is stopped. The XCom is ``{"conn_id", "submission_id"}``, in every mode.
+
+    :param entrypoint: shell command of the driver, or a list of arguments that are quoted one by one. (templated)
+    :param parameters: JSON-able; appended to the entrypoint as one quoted argument, which a Python driver reads with
+        ``json.loads(sys.argv[1])``. (templated)
+    :param conn_id: connection of type ``ray``. (templated)
+    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded. Values of
+        ``env_vars`` do not show in the rendered template. (templated)
+    :param metadata: strings to find the job by; the task's own identity is added. (templated)
+    :param submission_id: id of the job; by default one that names the task and is unique. (templated)
+    :param entrypoint_num_cpus: CPUs reserved for the driver. (templated)
+    :param entrypoint_num_gpus: GPUs reserved for the driver. (templated)
+    :param entrypoint_memory: bytes reserved for the driver. (templated)
+    :param entrypoint_resources: custom resources reserved for the driver. (templated)
+    :param entrypoint_label_selector: labels of the node for the driver, Ray 2.54+. (templated)
+    :param wait_for_completion: False returns once the job is submitted; nobody watches it then.
+    :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``.
+    :param poll_interval: longest time between two looks at the job, in seconds.
+    :param startup_timeout: seconds until a job that is still PENDING is stopped and the task fails; None for no limit,
+        but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900).
+    :param timeout: seconds until a job that has not ended is stopped and the task fails; None for no limit. Unlike
+        ``execution_timeout`` it also holds while deferred.
+    :param fetch_logs: write the driver's log to the task log while the job runs.
+    :param cancel_on_kill: stop the job when the task is killed, marked or its worker is terminated; False leaves it
+        running. A cleared task stops the job that it remembers in any case, before it submits another.
+    :param durable: remember the job, so that a retry goes on with it; False submits anew in each attempt.
+    :param stop_grace: seconds that the job has between SIGTERM and SIGKILL when it is stopped; None leaves Ray's 3.
+    :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
+    :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
+    :raises RayConfigError: before anything is submitted, when a field cannot work.
+    :raises RayJobFailed: when the job failed.
+    :raises RayJobStopped: when somebody stopped the job.
+    :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
+    :raises RayJobTimeout: when the job had not ended within ``timeout``, or not started within ``startup_timeout``.
+    """
+
+    template_fields: Sequence[str] = (
+        "conn_id",
+        "entrypoint",
+        "parameters",
+        "runtime_env",
+        "metadata",
+        "submission_id",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "entrypoint_label_selector",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "parameters": "json",
+        "runtime_env": "json",
+        "metadata": "json",
+        "entrypoint_resources": "json",
+        "entrypoint_label_selector": "json",
+    }
+    operator_extra_links = (RayJobLink(),)
+    ui_color = "#dff1fb"
+
+    def __init__(
+        self,
+        *,
+        entrypoint: str | Sequence[str],
+        parameters: Any = None,
+        conn_id: str = RayHook.default_conn_name,
+        runtime_env: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        submission_id: str | None = None,
+        entrypoint_num_cpus: float | str | None = None,
+        entrypoint_num_gpus: float | str | None = None,
+        entrypoint_memory: int | str | None = None,
+        entrypoint_resources: Mapping[str, float] | None = None,
+        entrypoint_label_selector: Mapping[str, str] | None = None,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float | timedelta = 10,
+        startup_timeout: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+        fetch_logs: bool = True,
+        cancel_on_kill: bool = True,
+        durable: bool = True,
+        stop_grace: float | timedelta | None = None,
+        skip_on_exit_code: int | Collection[int] = (),
+        fail_on_exit_code: int | Collection[int] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.entrypoint = entrypoint
+        self.parameters = parameters
+        self.runtime_env = runtime_env
+        self.metadata = metadata
+        self.submission_id = submission_id
+        self.entrypoint_num_cpus = entrypoint_num_cpus
+        self.entrypoint_num_gpus = entrypoint_num_gpus
+        self.entrypoint_memory = entrypoint_memory
+        self.entrypoint_resources = entrypoint_resources
+        self.entrypoint_label_selector = entrypoint_label_selector
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = _seconds(poll_interval)
+        self.startup_timeout = _seconds(startup_timeout)
+        self.timeout = _seconds(timeout)
+        self.fetch_logs = fetch_logs
+        self.cancel_on_kill = cancel_on_kill
+        self.durable = durable
+        self.stop_grace = _seconds(stop_grace)
+        self.skip_on_exit_code = _codes(skip_on_exit_code)
+        self.fail_on_exit_code = _codes(fail_on_exit_code)
+        # The job to stop when this attempt is killed.
+        self._target: Target | None = None
+        self._killed = False
+
+    def execute(self, context: Context) -> dict[str, str]:
+        """Submit or adopt the job, then return or wait; deferrable: leave both to the triggerer."""
+        from airflow_provider_ray.client.outcome import watch
+
+        self._check_arguments()
+        with self._not_left_unwatched(context):
+            hook = RayHook(self.conn_id)
+            job, known = self._choose(context, hook)
+            spec = self._spec(context, job) if known is None else None
+            self._announce(context, hook, job, known)
+            if self.deferrable and self.wait_for_completion:
+                trigger = self._trigger(job, spec and self._prepare(hook, spec))
+                self.defer(trigger=trigger, method_name="execute_complete")
+            if spec is not None:
+                self._submit(hook, job, spec)
+            if not self.wait_for_completion:
+                return self._result(job.submission_id)
+            waiting = partial(
+                watch,
+                submission_id=job.submission_id,
+                poll_interval=self.poll_interval,
+                timeout=self.timeout,
+                startup_timeout=self.startup_timeout,
+                emit=partial(self.log.info, "%s") if self.fetch_logs else None,
+                owned=True,
+            )
+            return self._finish(context, hook, hook.run(waiting))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, str]:
+        """Turn the trigger's event into the result or error that the blocking mode has."""
+        from airflow_provider_ray.client.errors import RayClusterUnavailable
+        from airflow_provider_ray.client.outcome import Outcome
+
+        hook = RayHook(self.conn_id)
+        # Looked up now: on_kill must not talk to Airflow.
+        hook.get_config()
+        outcome = Outcome.from_json(event)
+        may_arrive = isinstance(outcome.fault, RayClusterUnavailable)
+        self._target = Target(hook, event["submission_id"], event["nonce"], may_arrive)
+        with self._not_left_unwatched(context):
+            return self._finish(context, hook, outcome)
+
+    def on_kill(self) -> None:
+        """Stop the job of a task that is killed while it holds a worker."""
+        self._killed = True
+        if self._target is None:
+            return
+        if self.cancel_on_kill:
+            self._target.stop(self.log, KILL_SECONDS)
+        else:
+            self.log.info("Ray job %s goes on: cancel_on_kill is False", self._target.submission_id)
+
+    def _choose(self, context: Context, hook: RayHook) -> tuple[TaskJob, JobDetails | None]:
+        """The job of this attempt, a new one or an earlier attempt's, and what the cluster knows of it."""
+        hook.get_config()
+        earlier = durable.recall(context) if self.durable else None
+        self._target = durable.reach(earlier, hook) if earlier else None
+        if earlier and self._target:
+            wanted, known = durable.still_wanted(earlier, self._target, context, self.conn_id)
+            if wanted:
+                return earlier, known
+        is_successor = earlier is not None or (not self.durable and context["ti"].try_number > 1)
+        return durable.new_job(context, self.conn_id, self.submission_id, successor=is_successor), None
+
+    def _announce(self, context: Context, hook: RayHook, job: TaskJob, known: JobDetails | None) -> None:
+        """Remember the job and show where it is going to be, before there can be one."""
+        url = hook.get_config().job_url(job.submission_id)
+        if self.durable:
+            job.remember(context)
+        context["ti"].xcom_push(key=durable.SUBMISSION_ID_KEY, value=job.submission_id)
+        context["ti"].xcom_push(key=RayJobLink().xcom_key, value=url)
+        doing = f"Going on with the {known.status}" if known else "Submitting"
+        self.log.info("%s Ray job %s on %s: %s", doing, job.submission_id, self.conn_id, url)
+
+    def _prepare(self, hook: RayHook, spec: JobSpec) -> JobSpec:
+        from airflow_provider_ray.client.submission import prepare
+
+        return hook.run(lambda client: prepare(client, spec))
+
+    def _submit(self, hook: RayHook, job: TaskJob, spec: JobSpec) -> None:
+        from airflow_provider_ray.client.submission import post
+
+        ready = self._prepare(hook, spec)
+        if self._killed:
+            raise RuntimeError(f"The task was killed before Ray job {job.submission_id} was submitted.")
+        self._target = Target(hook, job.submission_id, job.nonce, may_arrive=True)
+        hook.run(lambda client: post(client, ready))
+        self._target.may_arrive = False
+        self.log.info("Submitted Ray job %s", spec.submission_id)
+        if self._killed and self.cancel_on_kill:
+            self._target.stop(self.log, KILL_SECONDS)
+
+    def _spec(self, context: Context, job: TaskJob) -> JobSpec:
+        from airflow_provider_ray.client.jobspec import JobSpec, check_strings, command, number, whole_number
+
+        check_strings("metadata", self.metadata or {})
+        return JobSpec(
+            entrypoint=command(self.entrypoint, self.parameters),
+            submission_id=job.submission_id,
+            runtime_env=self._full_runtime_env(),
+            metadata={**(self.metadata or {}), **job.metadata(context)},
+            entrypoint_num_cpus=number("entrypoint_num_cpus", self.entrypoint_num_cpus),
+            entrypoint_num_gpus=number("entrypoint_num_gpus", self.entrypoint_num_gpus),
+            entrypoint_memory=whole_number("entrypoint_memory", self.entrypoint_memory),
+            entrypoint_resources=self.entrypoint_resources,
+            entrypoint_label_selector=self.entrypoint_label_selector,
+        )
+
+    def _full_runtime_env(self) -> Mapping[str, Any]:
+        from airflow_provider_ray.client.jobspec import check_strings
+
+        given = self.runtime_env.data if isinstance(self.runtime_env, HiddenRuntimeEnv) else self.runtime_env or {}
+        if self.stop_grace is None or not isinstance(given, Mapping):
+            return given
+        env_vars = given.get("env_vars") or {}
+        check_strings("runtime_env['env_vars']", env_vars)
+        return {**given, "env_vars": {**env_vars, STOP_GRACE_VARIABLE: str(ceil(self.stop_grace))}}
+
+    def _trigger(self, job: TaskJob, spec: JobSpec | None) -> RayJobTrigger:
+        return RayJobTrigger(
+            conn_id=self.conn_id,
+            submission_id=job.submission_id,
+            nonce=job.nonce,
+            sealed_spec=seal(spec.to_json()) if spec else None,
+            poll_interval=self.poll_interval,
+            end_time=None if self.timeout is None else time() + self.timeout,
+            startup_end_time=None if self.startup_timeout is None else time() + self.startup_timeout,
+            fetch_logs=self.fetch_logs,
+            cancel_on_kill=self.cancel_on_kill,
+        )
+
+    def _finish(self, context: Context, hook: RayHook, outcome: Outcome) -> dict[str, str]:
+        from airflow_provider_ray.client.errors import RayJobFailed, RayJobLost
+
+        if self.durable and (outcome.is_late or isinstance(outcome.fault, RayJobLost)):
+            durable.remember_end(context, lost=not outcome.is_late)
+        try:
+            job = outcome.result(self.conn_id, hook.get_config())
+        except RayJobFailed as error:
+            exit_code = error.job.driver_exit_code if error.job else None
+            if exit_code in self.skip_on_exit_code:
+                raise AirflowSkipException(str(error)) from error
+            if exit_code in self.fail_on_exit_code:
+                raise AirflowFailException(str(error)) from error
+            raise
+        return self._result(str(job.submission_id))
+
+    def _result(self, submission_id: str) -> dict[str, str]:
+        """The keyword arguments of a RayJobSensor."""
+        return {"conn_id": self.conn_id, "submission_id": submission_id}
+
+    @contextmanager
+    def _not_left_unwatched(self, context: Context) -> Iterator[None]:
+        """On any fault but the end of the job itself: leave the job to the next attempt, or stop it after the last."""
+        from airflow_provider_ray.client.errors import RayJobError
+
+        try:
+            yield
+        except (RayJobError, AirflowSkipException, AirflowFailException):
+            raise
+        except Exception:
+            ti = context["ti"]
+            if self._target is None:
+                raise
+            if self.durable and ti.try_number <= ti.max_tries:
+                self.log.warning("Lost sight of Ray job %s; the next attempt looks for it", self._target.submission_id)
+            else:
+                self._target.stop(self.log)
+            raise
+
+    def _check_arguments(self) -> None:
+        from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.jobspec import check_seconds
+
+        check_seconds("poll_interval", self.poll_interval)
+        for name in ("startup_timeout", "timeout", "stop_grace"):
+            if (value := getattr(self, name)) is not None:
+                check_seconds(name, value)
+        for name in ("skip_on_exit_code", "fail_on_exit_code"):
+            if wrong := [code for code in getattr(self, name) if not isinstance(code, int)]:
+                raise RayConfigError(name, repr(wrong), "an exit code or a list of them, as integers")
+
+
+def _seconds(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _codes(given: int | Collection[int]) -> frozenset[int]:
+    return frozenset({given} if isinstance(given, int | str) else given)

@@ -1,0 +1,90 @@
+"""What Airflow discovers about this package; a pure dict, since it is read at every start of Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_INTEGRATION = "Ray"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Provider metadata in the form of ``provider_info.schema.json`` of Airflow 3.3."""
+    return {
+        "package-name": "airflow-provider-ray-fleet",
+        "name": "Ray",
+        "description": "Fleets of `Ray <https://www.ray.io/>`__ clusters: jobs, Serve applications and fan-out.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.ray.io/",
+                "tags": ["software"],
+            }
+        ],
+        "hooks": [_modules("airflow_provider_ray.hooks.ray")],
+        "operators": [_modules("airflow_provider_ray.operators.job", "airflow_provider_ray.operators.serve")],
+        "sensors": [_modules("airflow_provider_ray.sensors.job")],
+        "triggers": [_modules("airflow_provider_ray.triggers.job", "airflow_provider_ray.triggers.serve")],
+        "extra-links": ["airflow_provider_ray.links.RayJobLink"],
+        "cli": ["airflow_provider_ray.cli.definition.get_cli_commands"],
+        "connection-types": [
+            {
+                "connection-type": "ray",
+                "hook-class-name": "airflow_provider_ray.hooks.ray.RayHook",
+                "hook-name": "Ray",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login"],
+                    "relabeling": {
+                        "host": "Dashboard address",
+                        "schema": "Scheme",
+                        "password": "Cluster token",
+                    },
+                    "placeholders": {
+                        "host": "ray-head.example or https://ray.example/prefix",
+                        "port": "8265",
+                        "schema": "http",
+                        "password": "only for clusters with token authentication",
+                    },
+                },
+                "conn-fields": _connection_fields(),
+            }
+        ],
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {"integration-name": _INTEGRATION, "python-modules": list(names)}
+
+
+def _connection_fields() -> dict[str, Any]:
+    """Extras of the connection; Airflow masks those whose name contains ``token`` or ``auth_header``."""
+    return {
+        "verify_ssl": _field(
+            "Verify TLS", "Check the certificate of the dashboard and of Serve.", "boolean", default=True
+        ),
+        "ca_cert": _field("CA bundle", "Path of a PEM file on the Airflow hosts.", "string"),
+        "client_cert": _field("Client certificate", "Path of a PEM file, for mutual TLS.", "string"),
+        "client_key": _field("Client key", "Path of the key, if the certificate file has none.", "string"),
+        "path_prefix": _field("Path prefix", "Where a proxy serves the dashboard, such as /ray.", "string"),
+        "auth_headers": _field("Headers", "Further headers for the dashboard, as a JSON object.", "object"),
+        "connect_timeout": _field("Connect timeout (s)", "Default 5.", "number", exclusiveMinimum=0),
+        "read_timeout": _field("Read timeout (s)", "Default 30.", "number", exclusiveMinimum=0),
+        "serve_url": _field(
+            "Serve address",
+            "Base URL of Ray Serve as Airflow reaches it; default: the dashboard's host and the port of Serve.",
+            "string",
+        ),
+        "serve_token": _field(
+            "Serve token",
+            "Bearer token for Serve; the cluster token is never sent there.",
+            "string",
+            format="password",
+        ),
+        "serve_auth_headers": _field("Serve headers", "Further headers for Serve, as a JSON object.", "object"),
+        "public_url": _field(
+            "Public dashboard address", "For links in the UI, if browsers use another address.", "string"
+        ),
+    }
+
+
+def _field(label: str, description: str, kind: str, **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}

@@ -1,0 +1,147 @@
+"""Wait for a job that somebody else submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.links import RayJobLink
+from airflow_provider_ray.triggers.job import RayJobTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_ray.client.outcome import Outcome
+
+
+class RayJobSensor(BaseSensorOperator):
+    """Wait until a job has succeeded; fail when it failed or was stopped.
+
+    The XCom is ``{"conn_id", "submission_id", "status", "seconds"}``. A sensor does not own the job: nothing that
+    happens to the task stops it. ``soft_fail`` skips instead of failing for whatever the job or the cluster
+    does; a wrong argument or connection still fails.
+
+    :param submission_id: the job. (templated)
+    :param metadata: instead of an id: what the job's metadata must contain; the newest such job counts, and the
+        sensor waits for one to appear. (templated)
+    :param conn_id: connection of type ``ray``. (templated)
+    :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
+    :param fetch_logs: write the driver's log to the task log; in the modes poke and reschedule once the job has ended.
+    :param poke_interval: longest time between two looks at the job, in seconds.
+    :param timeout: seconds until the sensor gives up; Airflow does not retry that.
+    :raises RayConfigError: when neither or both of ``submission_id`` and ``metadata`` are given.
+    :raises RayJobFailed: when the job failed.
+    :raises RayJobStopped: when somebody stopped the job.
+    :raises AirflowSensorTimeout: when the job had not ended within ``timeout``.
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "submission_id", "metadata")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"metadata": "json"}
+    operator_extra_links = (RayJobLink(),)
+    ui_color = "#dff1fb"
+
+    def __init__(
+        self,
+        *,
+        submission_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        conn_id: str = RayHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        fetch_logs: bool = False,
+        poke_interval: float = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.submission_id = submission_id
+        self.metadata = metadata
+        self.conn_id = conn_id
+        self.deferrable = deferrable
+        self.fetch_logs = fetch_logs
+
+    def execute(self, context: Context) -> Any:
+        """Wait in the chosen mode; deferrable only if the job has not ended yet."""
+        if not self.deferrable:
+            return super().execute(context)
+        outcome = self._look(fault_budget=0)
+        if outcome is None or (outcome.fault is not None and outcome.fault.transient):
+            self.defer(trigger=self._trigger(), method_name="execute_complete")
+        return self._result(context, outcome)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn the trigger's event into the result or error that the other modes have."""
+        from airflow_provider_ray.client.outcome import Outcome
+
+        return self._result(context, Outcome.from_json(event))
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look at the job once."""
+        from airflow_provider_ray.client.retry import FAULT_BUDGET_SECONDS
+
+        outcome = self._look(FAULT_BUDGET_SECONDS)
+        if outcome is None:
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._result(context, outcome))
+
+    def _look(self, fault_budget: float) -> Outcome | None:
+        from airflow_provider_ray.client.outcome import look
+
+        self._check_arguments()
+        looking = partial(
+            look,
+            submission_id=self.submission_id,
+            metadata=self.metadata,
+            emit=partial(self.log.info, "%s") if self.fetch_logs else None,
+            fault_budget=fault_budget,
+        )
+        return RayHook(self.conn_id).run(looking)
+
+    def _result(self, context: Context, outcome: Outcome) -> dict[str, Any]:
+        from airflow_provider_ray.client.errors import RayError, RayJobTimeout
+
+        config = RayHook(self.conn_id).get_config()
+        if outcome.job is not None:
+            url = config.job_url(str(outcome.job.submission_id))
+            context["ti"].xcom_push(key=RayJobLink().xcom_key, value=url)
+        try:
+            job = outcome.result(self.conn_id, config)
+        except RayError as error:
+            # Airflow applies soft_fail, and after a deferral never_fail, to its own exceptions only.
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            if isinstance(error, RayJobTimeout):
+                raise AirflowSensorTimeout(str(error)) from error
+            raise
+        return {
+            "conn_id": self.conn_id,
+            "submission_id": job.submission_id,
+            "status": job.status,
+            "seconds": job.seconds,
+        }
+
+    def _trigger(self) -> RayJobTrigger:
+        return RayJobTrigger(
+            conn_id=self.conn_id,
+            submission_id=self.submission_id,
+            metadata=self.metadata,
+            poll_interval=self.poke_interval,
+            end_time=time() + self.timeout,
+            fetch_logs=self.fetch_logs,
+        )
+
+    def _check_arguments(self) -> None:
+        from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.jobspec import check_strings, check_submission_id
+
+        if bool(self.submission_id) == bool(self.metadata):
+            got = "both" if self.submission_id else "neither"
+            raise RayConfigError("submission_id and metadata", got, "one of them")
+        if self.submission_id:
+            check_submission_id(self.submission_id)
+        else:
+            check_strings("metadata", self.metadata)

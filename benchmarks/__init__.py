@@ -1,0 +1,1 @@
+"""Each module measures one thing, side by side with what a user would take instead, in one run."""

@@ -1,0 +1,261 @@
+"""A real Airflow on this host as child processes: SQLite, LocalExecutor, its own home and ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from airflow_provider_ray.local.ports import is_free
+from dev.airflow_api import AirflowApi
+from dev.airflow_processes import MARKER, StackError, processes, stop
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+HEALTH_NAMES = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+NOT_INHERITED = ("AIRFLOW", "RAY_", "PYTHON")
+FIRST_API_PORT, FIRST_LOG_PORT = 8080, 8793
+USER = "admin"
+LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class _Ports:
+    api: int
+    worker_log: int
+    trigger_log: int
+
+
+class AirflowStack:
+    """Airflow's four components, from an empty home directory until no process is left.
+
+    Its processes are recognised by a marker in their environment; nothing else is ever signalled.
+
+    :param home: AIRFLOW_HOME, and HOME of all components; made when missing.
+    :param bundles: folders with Dags, by bundle name.
+    :param environment: further environment variables.
+    """
+
+    def __init__(self, home: Path, bundles: Mapping[str, Path], environment: Mapping[str, str] | None = None) -> None:
+        self.home = home.absolute()
+        self.log_folder = self.home / "logs"
+        self._bundles = dict(bundles)
+        self._environment = dict(environment or {})
+        self._ports = _free_ports()
+        self._password = secrets.token_urlsafe(12)
+        self._components: dict[str, subprocess.Popen[bytes]] = {}
+        self._api: AirflowApi | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the UI and the REST API are."""
+        return f"http://127.0.0.1:{self._ports.api}"
+
+    @property
+    def password(self) -> str:
+        """Password of the user ``admin``."""
+        return self._password
+
+    @property
+    def api(self) -> AirflowApi:
+        """A client of the REST API, logged in as ``admin``; only after ``wait_until_healthy``."""
+        if self._api is None:
+            self._api = AirflowApi(self.url, USER, self._password)
+        return self._api
+
+    def start(self) -> None:
+        """Make the database and start the components, without waiting for them.
+
+        :raises StackError: when the database cannot be made, or this home is in use.
+        """
+        if processes(self.home):
+            raise StackError(f"an Airflow with the home {self.home} runs already")
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        _write_private(self.home / "simple_auth_manager_passwords.json.generated", {USER: self._password})
+        self._migrate()
+        for name in COMPONENTS:
+            self._components[name] = self._spawn(name)
+
+    def wait_until_healthy(self, timeout: float = 300) -> None:
+        """Wait until all components say that they are well.
+
+        :raises StackError: when one ended, or is not well after ``timeout`` seconds; with the end of its log.
+        """
+        self._wait(self._unhealthy, timeout)
+
+    def wait_for_dags(self, dag_ids: Collection[str], timeout: float = 120) -> None:
+        """Wait until the Dag processor has stored these Dags, and let them run.
+
+        :raises StackError: when a Dag file cannot be imported, or after ``timeout`` seconds.
+        """
+        self._wait(lambda: self._missing_dags(dag_ids), timeout)
+        for dag_id in dag_ids:
+            self.api.unpause(dag_id)
+
+    def check(self) -> None:
+        """Make sure that all components run.
+
+        :raises StackError: with the end of the log of one that has ended.
+        """
+        for name, process in self._components.items():
+            if (code := process.poll()) is not None:
+                raise StackError(f"{name} ended with exit code {code}{self._log_end(name)}")
+
+    def end(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a component, SIGKILL to all its processes, and wait for its end."""
+        component = self._components.pop(name)
+        if number == signal.SIGKILL:
+            os.killpg(component.pid, number)
+        else:
+            component.send_signal(number)
+        component.wait(timeout=60)
+
+    def restart(self, name: str) -> None:
+        """Start a component that was ended, and wait until it is well."""
+        self._components[name] = self._spawn(name)
+        self.wait_until_healthy()
+
+    def _wait(self, missing: Callable[[], Collection[str]], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while absent := missing():
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"{', '.join(absent)} not there after {timeout:g} s; logs in {self.log_folder}")
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End every process of this Airflow.
+
+        :raises StackError: when a process survived.
+        """
+        if self._api is not None:
+            self._api.close()
+        stop(self.home)
+        for process in self._components.values():
+            # psutil may have reaped it already.
+            process.poll()
+        self._components.clear()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _migrate(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env=self._full_environment(),
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"airflow db migrate failed:\n{_last_lines(done.stdout + done.stderr)}")
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        with open(self.log_folder / f"{name}.log", "wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "airflow", name],
+                env=self._full_environment(),
+                cwd=self.home,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _missing_dags(self, dag_ids: Collection[str]) -> list[str]:
+        missing = sorted(set(dag_ids) - self.api.dag_ids())
+        if missing and (errors := self.api.import_errors()):
+            raise StackError("\n".join(f"{name}: {trace}" for name, trace in errors.items()))
+        return missing
+
+    def _unhealthy(self) -> Sequence[str]:
+        try:
+            health = AirflowApi.health(self.url)
+        except OSError:
+            return HEALTH_NAMES
+        return [name for name in HEALTH_NAMES if (health.get(name) or {}).get("status") != "healthy"]
+
+    def _log_end(self, name: str) -> str:
+        path = self.log_folder / f"{name}.log"
+        return f"; the end of {path}:\n{_last_lines(path.read_text(errors='replace'))}"
+
+    def _full_environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+        return {
+            **inherited,
+            "PATH": os.pathsep.join([os.path.dirname(sys.executable), inherited.get("PATH", os.defpath)]),
+            "HOME": str(self.home),
+            "AIRFLOW_HOME": str(self.home),
+            MARKER: str(self.home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            # Without it process titles overwrite the environment, by which the processes are found.
+            "SPT_NOENV": "1",
+            **self._settings(),
+            **self._environment,
+        }
+
+    def _settings(self) -> dict[str, str]:
+        bundles = [
+            {
+                "name": name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": str(path.absolute()), "refresh_interval": 5},
+            }
+            for name, path in self._bundles.items()
+        ]
+        return {
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self._ports.api),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.log_folder),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._ports.worker_log),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._ports.trigger_log),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            # Unchanged Dag files need not be parsed again every half minute.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+        }
+
+
+def _free_ports() -> _Ports:
+    api = next(port for port in range(FIRST_API_PORT, FIRST_API_PORT + 100) if is_free(port))
+    worker_log, trigger_log, *_ = filter(is_free, range(FIRST_LOG_PORT, FIRST_LOG_PORT + 100))
+    return _Ports(api=api, worker_log=worker_log, trigger_log=trigger_log)
+
+
+def _write_private(path: Path, value: Mapping[str, object]) -> None:
+    """Write JSON that its owner alone can read."""
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as stream:
+        json.dump(value, stream)
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-LOG_LINES:])

@@ -1,0 +1,51 @@
+"""The conf of a Dag run, checked before anything is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class ConfError(Exception):
+    """The conf cannot be used."""
+
+
+def read_conf(text: str, dags: Path) -> dict[str, Any]:
+    """Decode the conf and check it against the params of the fan-out Dag.
+
+    :param text: a JSON object.
+    :param dags: folder of the Dags.
+    :raises ConfError: says what is wrong with which param.
+    """
+    try:
+        conf = json.loads(text)
+    except ValueError as error:
+        raise ConfError(f"CONF is not JSON: {error}; got {text!r}") from error
+    if not isinstance(conf, dict):
+        raise ConfError(f'CONF is a JSON {type(conf).__name__}; expected an object such as {{"amount": 1013}}')
+    with tempfile.TemporaryDirectory(prefix="demo-conf-") as home:
+        _check_params(conf, dags, home)
+    return conf
+
+
+def _check_params(conf: dict[str, Any], dags: Path, airflow_home: str) -> None:
+    """Airflow obeys its environment and writes to its home when it is imported: both have to be our own by then."""
+    for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+        del os.environ[name]
+    os.environ["AIRFLOW_HOME"] = airflow_home
+    sys.path.insert(0, str(dags))
+    from airflow.sdk.exceptions import ParamValidationError
+    from processing_pipeline import params
+
+    known = params()
+    if unknown := sorted(set(conf) - set(known)):
+        raise ConfError(f"CONF has unknown params: {', '.join(unknown)}; the Dag knows {', '.join(known)}")
+    for name, value in conf.items():
+        try:
+            known[name].resolve(value)
+        except ParamValidationError as error:
+            raise ConfError(f"CONF, param {name}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,144 @@
+"""The demonstration: three Ray clusters, an Airflow and one run of the fan-out, from nothing to nothing.
+
+Run as ``python -m dev.demo run|up|down``; everything that it writes is below ``out/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from airflow_provider_ray import local
+from dev import airflow_processes, airflow_stack
+from dev.airflow_processes import StackError
+from dev.airflow_stack import AirflowStack
+from dev.conf import ConfError, read_conf
+from dev.run import DAG_ID, Stopwatch, run_dag
+
+ROOT = Path(__file__).resolve().parent.parent
+DAGS = ROOT / "dags"
+OUT = ROOT / "out"
+DEMO, KEPT = "demo", "up"
+CLUSTERS = 3
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(conf_text: str, directory: Path) -> int:
+    """Do everything once and return the exit code."""
+    conf = read_conf(conf_text, DAGS)
+    refuse_running(directory)
+    watch = Stopwatch()
+    try:
+        stack = start(directory, watch)
+        watch.phase("run")
+        return run_dag(stack, conf, directory)
+    finally:
+        watch.phase("take-down")
+        take_down(directory)
+        watch.report()
+
+
+def up(directory: Path) -> int:
+    """Start everything and leave it running."""
+    refuse_running(directory)
+    try:
+        stack = start(directory, Stopwatch())
+    except BaseException:
+        take_down(directory)
+        raise
+    print(f"\nAirflow:     {stack.url} (user {airflow_stack.USER}, password {stack.password})")
+    for cluster in local.load(directory / "ray"):
+        print(f"{cluster.name}: {cluster.url}")
+    print(f"Dag:         {stack.url}/dags/{DAG_ID}\nLogs:        {directory}\nStop with:   make down")
+    return 0
+
+
+def down(out: Path) -> int:
+    """Stop what `up`, or a demonstration that was killed, left running."""
+    for directory in (out / KEPT, out / DEMO):
+        found = bool(airflow_processes.processes(directory / "airflow")) or bool(local.load(directory / "ray"))
+        take_down(directory)
+        print(f"{directory}: {'taken down' if found else 'nothing was running'}")
+    return 0
+
+
+def start(directory: Path, watch: Stopwatch) -> AirflowStack:
+    """Clusters and an Airflow that knows them, in an empty directory."""
+    shutil.rmtree(directory, ignore_errors=True)
+    stack = AirflowStack(directory / "airflow", {"dags": DAGS})
+    watch.phase("start")
+    _tell(f"Starting Airflow, logs in {stack.log_folder}")
+    stack.start()
+    clusters = local.up(CLUSTERS, directory / "ray", progress=_tell)
+    stack.wait_until_healthy()
+    stack.api.add_connections(local.connections(clusters))
+    stack.wait_for_dags([DAG_ID])
+    _tell(f"Airflow is healthy at {stack.url} after {watch.seconds():.0f} s")
+    return stack
+
+
+def take_down(directory: Path) -> None:
+    """End everything in the directory; a second Ctrl-C does not keep that from happening."""
+    before = {number: signal.signal(number, _say_patience) for number in SIGNALS}
+    try:
+        airflow_processes.stop(directory / "airflow")
+    finally:
+        try:
+            local.down(directory / "ray")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def refuse_running(directory: Path) -> None:
+    running = airflow_processes.processes(directory / "airflow")
+    running += [cluster for cluster, state in local.status(directory / "ray") if state != "stopped"]
+    if running:
+        raise StackError(f"{directory} is in use already; 'make down' ends what runs there")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _say_patience(number: int, frame: FrameType | None) -> None:
+    print("Taking everything down, one moment", file=sys.stderr, flush=True)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def end_on_signals() -> None:
+    """Let SIGINT, SIGTERM and SIGHUP end this process in order, so that it takes down what it started."""
+    for number in SIGNALS:
+        signal.signal(number, _exit)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder for everything that is written (default: {OUT})")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="start everything, run the Dag, take everything down")
+    one.add_argument("--conf", default="{}", help="conf of the Dag run, a JSON object (default: {})")
+    commands.add_parser("up", help="start everything and leave it running")
+    commands.add_parser("down", help="take down what 'up' started")
+    chosen = parser.parse_args(arguments)
+    end_on_signals()
+    try:
+        if chosen.command == "run":
+            return run(chosen.conf, chosen.out / DEMO)
+        return up(chosen.out / KEPT) if chosen.command == "up" else down(chosen.out)
+    except (ConfError, StackError, local.LocalClusterError) as error:
+        print(f"Failed: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The first stage: one task per worker sends its share of the tuples to its actor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+from actors.provider import Provider
+from functions.parameters import DataParameters
+from numpy.typing import NDArray
+from ray.actor import ActorHandle
+
+CHUNK = 2**18
+
+
+@ray.remote(num_cpus=0.01)
+def preprocess(
+    worker_index: int,
+    actor_index: int,
+    actor_ref: ActorHandle[Provider],
+    data: DataParameters,
+    share: tuple[ray.ObjectRef[Any], int],
+) -> NDArray[np.void]:
+    """Have a worker's share processed in chunks of whole batches and return the statistics in order.
+
+    :param worker_index: this worker, from 1.
+    :param actor_index: its actor, from 1.
+    :param actor_ref: the actor's handle.
+    :param data: how the tuples are made and batched.
+    :param share: the share's reference, passed on as it is, and its number of tuples.
+    """
+    share_ref, size = share
+    step = max(1, CHUNK // data.tuple_batch) * data.tuple_batch
+    chunk_refs = [
+        actor_ref.batch_process_tuples.remote(worker_index, actor_index, share_ref, start, min(start + step, size))
+        for start in range(0, size, step)
+    ]
+    return np.concatenate(ray.get(chunk_refs))

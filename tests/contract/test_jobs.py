@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_ray.client.errors import (
+    RayClusterUnavailable,
+    RayConfigError,
+    RayNotFound,
+    RayRequestRefused,
+)
+from airflow_provider_ray.client.jobspec import ENTRYPOINT_LIMIT_BYTES, JobSpec, as_json, command
+from airflow_provider_ray.client.logs import read_log
+from airflow_provider_ray.client.ray_client import RayClient
+from airflow_provider_ray.client.submission import NONCE_KEY, find, submit
+from airflow_provider_ray.client.waiting import find_job, stop_job, wait_for_job
+from tests.contract.conftest import Cluster, log_of, run
+
+pytestmark = pytest.mark.anyio
+
+AWKWARD = {
+    "text": 'it\'s "quoted" $(touch never) `id` $HOME\nnew line\r\n\ttab \\n ! * ~ # ; & |',
+    "Grüße, 你好": ["\U0001f600", "\u2028", "\ud800", "", None, True, 0.1, 10**20],
+}
+PRINT = "import json, sys; print(json.dumps(json.loads(sys.argv[1]))); sys.exit(len(sys.argv) - 2)"
+
+
+async def test_the_life_of_a_job(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(
+        name, log=as_json("", AWKWARD).encode() + b"\n", message="Job finished successfully.", ends_after=0.2
+    )
+    metadata = {NONCE_KEY: "n1", "dag": name, "é": '"quotes" $(x)\n你好'}
+    entrypoint = command(["python", "-c", PRINT], AWKWARD)
+    job = await run(client, name, entrypoint, metadata=metadata, runtime_env={"env_vars": {"KEY": "s3cret"}})
+    assert (job.status, job.driver_exit_code, job.error_type) == ("SUCCEEDED", 0, None)
+    assert (job.submission_id, job.entrypoint, job.metadata) == (name, entrypoint, metadata)
+    assert job.driver_node_id == (await client.cluster.nodes())[0].node_id
+    assert job.seconds is not None
+    assert 0 <= job.seconds < 90
+    assert "s3cret" not in repr(job)
+    assert json.loads(await log_of(client, job)) == AWKWARD
+    assert (await read_log(client, name)).endswith(as_json("", AWKWARD) + "\n")
+    assert name in [each.submission_id for each in await client.jobs.list()]
+    assert await find_job(client, {"dag": name}) == job
+    assert await client.jobs.stop(name) is False
+    assert (await stop_job(client, name)) == job
+    await client.jobs.delete(name)
+    assert await find(client, name, "n1") is None
+
+
+async def test_an_unknown_id(client: RayClient, name: str) -> None:
+    for ask in (client.jobs.get, client.jobs.stop, client.jobs.delete):
+        with pytest.raises(RayNotFound, match=f"404: Job {name} does not exist$"):
+            await ask(name)
+    assert await stop_job(client, name) is None
+
+
+async def test_a_used_id(cluster: Cluster, client: RayClient, name: str) -> None:
+    spec = JobSpec(entrypoint="sleep 60", submission_id=cluster.expect(name, ends_after=None), metadata={"try": "1"})
+    await submit(client, spec)
+    with pytest.raises(RayRequestRefused, match=rf"500: .*{name} already exists") as caught:
+        await client.jobs.submit(spec)
+    assert caught.value.status == 500
+    with pytest.raises(RayConfigError, match="which another job on this cluster has"):
+        await submit(client, spec)
+    assert [job.submission_id for job in await client.jobs.list()].count(name) == 1
+    await stop_job(client, name)
+
+
+async def test_a_job_that_fails(cluster: Cluster, client: RayClient, name: str) -> None:
+    kind, said = "JOB_ENTRYPOINT_COMMAND_ERROR", "Job entrypoint command failed with exit code 3"
+    cluster.expect(name, status="FAILED", exit_code=3, error_type=kind, message=said, log=b"bad luck\n")
+    job = await run(client, name, "echo bad luck; exit 3")
+    assert (job.status, job.driver_exit_code) == ("FAILED", 3)
+    assert job.error_type == (kind if cluster.ray >= (2, 50) else None)
+    assert said in (job.message or "")
+    assert await log_of(client, job) == b"bad luck\n"
+
+
+async def test_a_job_that_is_stopped(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(name, ends_after=None, stop_after=0.2)
+    await submit(client, JobSpec(entrypoint="sleep 300", submission_id=name))
+    while (await client.jobs.get(name)).status == "PENDING":
+        await asyncio.sleep(0.1)
+    with pytest.raises(RayClusterUnavailable, match="500: .*non-terminal state"):
+        await client.jobs.delete(name)
+    job = await wait_for_job(client, name, poll_interval=0.2, timeout=0.5, owned=True)
+    assert job.status == "RUNNING"
+    stopped = await client.jobs.get(name)
+    assert (stopped.status, stopped.driver_exit_code) == ("STOPPED", None)
+
+
+async def test_a_package_that_is_gone(cluster: Cluster, client: RayClient, name: str) -> None:
+    job = await run(client, name, "true", runtime_env={"working_dir": f"gcs://{name}.zip"})
+    assert (job.status, job.driver_exit_code) == ("FAILED", None)
+    assert job.error_type == ("RUNTIME_ENV_SETUP_FAILURE" if cluster.ray >= (2, 50) else None)
+    assert f"{name}.zip" in (job.message or "")
+    assert await read_log(client, name) == job.message
+
+
+async def test_the_longest_entrypoint(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(name, log=b"131000\n")
+    text = "x" * 131000
+    entrypoint = f"word={text}; echo ${{#word}} #"
+    padding = "#" * (ENTRYPOINT_LIMIT_BYTES - len(entrypoint))
+    job = await run(client, name, entrypoint + padding)
+    assert (job.status, job.message and job.message[-200:]) == ("SUCCEEDED", "Job finished successfully.") or (
+        cluster.fake is not None and job.status == "SUCCEEDED"
+    )
+    assert await log_of(client, job) == b"131000\n"
+
+
+async def test_resources(cluster: Cluster, client: RayClient, name: str) -> None:
+    options: dict[str, Any] = {
+        "entrypoint_num_cpus": 0.5, "entrypoint_num_gpus": 0, "entrypoint_memory": 1000, "entrypoint_resources": {}
+    }  # fmt: skip
+    assert (await run(client, cluster.expect(name), "true", **options)).status == "SUCCEEDED"
+
+
+async def test_a_label_selector(cluster: Cluster, client: RayClient, name: str) -> None:
+    spec = JobSpec(entrypoint="true", submission_id=cluster.expect(name), entrypoint_label_selector={"zone": "a"})
+    if cluster.ray < (2, 54):
+        with pytest.raises(RayConfigError, match=r"^entrypoint_label_selector: .*2\.54.*2\.49\.2"):
+            await submit(client, spec)
+        with pytest.raises(RayRequestRefused, match="400: .*entrypoint_label_selector"):
+            await client.jobs.submit(spec)
+        with pytest.raises(RayNotFound):
+            await client.jobs.get(name)
+        return
+    with pytest.raises(RayRequestRefused, match="500: ValueError: Invalid label key name"):
+        await submit(client, replace(spec, entrypoint_label_selector={"a b": "c"}))
+    nowhere = replace(spec, entrypoint_label_selector={"ray.io/node-id": "!in(none)"})
+    await submit(client, nowhere)
+    assert (await wait_for_job(client, name, poll_interval=0.5, timeout=60)).status == "SUCCEEDED"

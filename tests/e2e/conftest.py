@@ -1,0 +1,101 @@
+"""One real Airflow and three real Ray clusters for all end-to-end tests.
+
+All Dag runs that need no attention are triggered at once, so that they wait for each other's jobs as little as
+possible; each test then waits for its own run.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_ray.local import LocalCluster, LocalOptions, connections, local_clusters
+from dev.airflow_stack import AirflowStack
+from tests.e2e.reliability import Report
+from tests.e2e.runs import Run, Trigger
+
+ROOT = Path(__file__).parents[2]
+UNATTENDED: Mapping[str, Mapping[str, Any]] = {
+    "e2e_serve": {},
+    "e2e_modes": {},
+    "e2e_failing": {},
+    "e2e_timeout": {},
+    "e2e_mapped": {},
+    "e2e_sensors": {},
+    "e2e_templated": {"cluster": "ray_local_3"},
+    "e2e_bad_connections": {},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability-table", type=Path, help="where to write the table of faults")
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Iterator[Report]:
+    """The table of faults."""
+    collected = Report()
+    yield collected
+    if path := request.config.getoption("--reliability-table", default=None):
+        collected.write(path)
+
+
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[list[LocalCluster]]:
+    """Two open clusters and one with token authentication."""
+    options = LocalOptions(tokens=[None, None, secrets.token_hex(16)])
+    with local_clusters(3, options) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def airflow(clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+    """An Airflow whose environment names the first cluster in every variable that Ray's own client obeys."""
+    bundles = {"dags": ROOT / "dags", "e2e": Path(__file__).parent / "dags"}
+    first = clusters[0].url
+    environment = {"RAY_ADDRESS": first, "RAY_API_SERVER_ADDRESS": first, "RAY_AUTH_TOKEN": "of-another-cluster"}
+    stack = AirflowStack(
+        tmp_path_factory.mktemp("airflow"), bundles, {**environment, "AIRFLOW__CORE__PARALLELISM": "6"}
+    )
+    with stack:
+        stack.wait_until_healthy()
+        stack.api.add_connections({**connections(clusters), **bad_connections(clusters, stack)})
+        stack.api.call("POST", "pools", json={"name": "single", "slots": 1})
+        stack.wait_for_dags([*UNATTENDED, "ray_processing_fan_out", "e2e_faults_deferred"])
+        yield stack
+
+
+def bad_connections(clusters: list[LocalCluster], airflow: AirflowStack) -> dict[str, dict[str, Any]]:
+    protected = clusters[2].ports.dashboard
+    return {
+        "not_ray": {"conn_type": "http", "host": "127.0.0.1", "port": clusters[0].ports.dashboard},
+        "not_a_dashboard": {"conn_type": "ray", "host": airflow.url},
+        "wrong_token": {"conn_type": "ray", "host": "127.0.0.1", "port": protected, "password": "wrong-token"},
+    }
+
+
+@pytest.fixture(scope="session")
+def trigger(airflow: AirflowStack) -> Trigger:
+    """Start a run of a Dag."""
+
+    def start(dag_id: str) -> Run:
+        return Run(airflow.api, dag_id, airflow.api.trigger(dag_id))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def runs(airflow: AirflowStack, clusters: list[LocalCluster]) -> dict[str, Run]:
+    """The runs that need no attention, by their Dags."""
+    confs = {**UNATTENDED, "e2e_serve": {"port": clusters[2].serve_port}}
+    return {dag_id: Run(airflow.api, dag_id, airflow.api.trigger(dag_id, conf)) for dag_id, conf in confs.items()}

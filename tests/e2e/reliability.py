@@ -1,0 +1,47 @@
+"""The table of faults: what was done, what was expected, and what was seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Reliability
+
+What the fault suite (`make chaos`) did to a real Airflow 3.3 and real Ray 2.60 heads, and what it
+saw. It wrote this table.
+
+| fault | expected | jobs that ever ran | task | driver's lines in the task log | seconds |
+|---|---|---|---|---|---|
+"""
+
+
+@dataclass
+class Report:
+    """Rows of the table, in the order in which the cases ended."""
+
+    rows: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def case(self, fault: str, expected: str) -> Iterator[Callable[..., None]]:
+        """A case; the callable inside takes what was seen, and the row counts when the case did not fail."""
+        started = time.monotonic()
+        found: dict[str, Any] = {}
+        yield found.update
+        jobs, lines = ", ".join(found["jobs"]), _told(found.get("lines"))
+        seconds = time.monotonic() - started
+        self.rows.append(f"| {fault} | {expected} | {jobs} | {found['state']} | {lines} | {seconds:.0f} |")
+
+    def write(self, path: Path) -> None:
+        """Write the table."""
+        path.write_text(HEAD + "\n".join(sorted(self.rows)) + "\n")
+
+
+def _told(lines: Sequence[str] | None) -> str:
+    if lines is None:
+        return "not looked at"
+    repeated = len(lines) - len(set(lines))
+    return f"{len(set(lines))}, {repeated} repeated"

@@ -1,0 +1,157 @@
+"""Many who wait for jobs of one cluster, and what the cluster sees of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from airflow_provider_ray.client import shared
+from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayNotFound
+from airflow_provider_ray.client.jobspec import JobSpec
+from airflow_provider_ray.client.models import JobDetails
+from airflow_provider_ray.client.ray_client import RayClient
+from airflow_provider_ray.client.shared import SharedJobs, shared_client
+from airflow_provider_ray.client.waiting import wait_for_job
+from tests.fake_dashboard import FakeDashboard, Outcome
+
+pytestmark = pytest.mark.anyio
+PATH = "/api/jobs/"
+
+
+async def submit(fake: FakeDashboard, number: int, **outcome: Any) -> list[str]:
+    names = [f"j{index}" for index in range(number)]
+    async with RayClient(ClusterConfig(url=fake.url, token=fake.token)) as client:
+        for name in names:
+            fake.outcomes[name] = Outcome(**outcome)
+            await client.jobs.submit(JobSpec(entrypoint="true", submission_id=name))
+    return names
+
+
+async def wait(fake: FakeDashboard, name: str) -> str:
+    async with shared_client(ClusterConfig(url=fake.url, token=fake.token)) as client:
+        return (await wait_for_job(client, name, poll_interval=0.2)).status
+
+
+async def test_many_waits_cost_a_request_a_second(fake: FakeDashboard) -> None:
+    names = await submit(fake, 200, ends_after=4.0)
+    states = await asyncio.gather(*(wait(fake, name) for name in names))
+    assert states == ["SUCCEEDED"] * 200
+    assert 3 <= len(fake.asked("GET", PATH)) <= 7
+
+
+async def test_few_waits_read_no_list(fake: FakeDashboard) -> None:
+    names = await submit(fake, 3, ends_after=2.0)
+    await asyncio.gather(*(wait(fake, name) for name in names))
+    assert not [request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]
+    assert len(fake.asked("GET", PATH)) <= 12
+
+
+async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = SharedJobs.list
+
+    async def slow(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await quick(self, *arguments, **options)
+
+    monkeypatch.setattr(SharedJobs, "list", slow)
+    monkeypatch.setattr(shared, "LISTING_SHARE", 1.0)
+    names = await submit(fake, 10, ends_after=5.0)
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert len([request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]) == 1
+
+
+async def test_each_gets_the_state_of_its_own_job(fake: FakeDashboard) -> None:
+    names = await submit(fake, 20, ends_after=None)
+    fake.jobs["j7"].outcome = Outcome(status="FAILED")
+    del fake.jobs["j8"]
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(*(client.jobs.get(name) for name in names), return_exceptions=True)
+    assert isinstance(answers[8], RayNotFound)
+    assert "j8" in str(answers[8])
+    states = {name: answer.status for name, answer in zip(names, answers, strict=True) if name != "j8"}
+    assert states == {**dict.fromkeys(states, "RUNNING"), "j7": "FAILED"}
+
+
+async def test_a_transient_fault_reaches_everybody(fake: FakeDashboard) -> None:
+    names = await submit(fake, 10, ends_after=None)
+    fake.fail(503, path=PATH, times=2)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(*(client.jobs.get(name) for name in names), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [RayClusterUnavailable] * 10
+        assert (await client.jobs.get("j0")).status == "RUNNING"
+
+
+async def test_a_fault_of_one_job_concerns_nobody_else(fake: FakeDashboard) -> None:
+    await submit(fake, 3, ends_after=None)
+    fake.fail(403, path=f"{PATH}j0")
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(*(client.jobs.get(f"j{i}") for i in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RayAuthError, JobDetails, JobDetails]
+
+
+async def test_without_a_list_jobs_are_asked_for_one_by_one(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
+        raise RayAuthError("GET /api/jobs/", "403", 403)
+
+    monkeypatch.setattr(SharedJobs, "list", refused)
+    names = await submit(fake, 20, ends_after=1.0)
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+
+
+async def test_a_list_that_fails_leaves_no_old_states(fake: FakeDashboard) -> None:
+    names = await submit(fake, 10, ends_after=None)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        await asyncio.gather(*(client.jobs.get(name) for name in names))
+        await asyncio.sleep(1)
+        for job in fake.jobs.values():
+            job.outcome = Outcome()
+        fake.fail(500, path=PATH)
+        for _ in range(2):
+            answers = await asyncio.gather(*(client.jobs.get(name) for name in names))
+            assert {answer.status for answer in answers} == {"SUCCEEDED"}
+
+
+async def test_one_who_gives_up_does_not_disturb_the_others(fake: FakeDashboard) -> None:
+    names = await submit(fake, 10, ends_after=3.0)
+    waits = [asyncio.ensure_future(wait(fake, name)) for name in names]
+    for index, delay in enumerate((0.0, 0.02, 0.5)):
+        await asyncio.sleep(delay)
+        waits[index].cancel()
+    for given_up in waits[:3]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await given_up
+        assert given_up.cancelled()
+    assert await asyncio.gather(*waits[3:]) == ["SUCCEEDED"] * 7
+
+
+async def test_the_last_one_closes_the_client(fake: FakeDashboard) -> None:
+    config = ClusterConfig(url=fake.url)
+    async with shared_client(config) as first:
+        async with shared_client(config) as second:
+            assert second is first
+        assert await first.jobs.list() == []
+        async with shared_client(ClusterConfig(url=fake.url, token="another")) as other:
+            assert other is not first
+    with pytest.raises(RuntimeError, match="closed"):
+        await first.jobs.list()
+    async with shared_client(config) as anew:
+        assert await anew.jobs.list() == []
+
+
+async def test_a_client_that_cannot_be_opened_fails_everybody(fake: FakeDashboard) -> None:
+    config = ClusterConfig(url="https://127.0.0.1:1", verify="/no/such/file")
+
+    async def attempt() -> None:
+        async with shared_client(config):
+            raise AssertionError("It was opened.")
+
+    answers = await asyncio.gather(attempt(), attempt(), return_exceptions=True)
+    assert [type(answer).__name__ for answer in answers] == ["RayConfigError"] * 2

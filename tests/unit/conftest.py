@@ -1,0 +1,106 @@
+"""Airflow without a database: connections from the environment, a context made of plain values."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+# Airflow reads these when it is imported.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+import pytest
+import structlog
+
+from tests.fake_dashboard import FakeDashboard
+
+
+class Store(dict[str, Any]):
+    """The task state store of one task instance: it outlives attempts, and only takes JSON."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+
+class TaskInstance:
+    """What operators use of a task instance."""
+
+    dag_id = "my dag"
+    run_id = "manual__2026-01-01T00:00:00+00:00"
+    task_id = "group.submit"
+
+    def __init__(self, try_number: int = 1, max_tries: int = 1, map_index: int = -1) -> None:
+        self.try_number = try_number
+        self.max_tries = max_tries
+        self.map_index = map_index
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+class Attempts:
+    """Contexts of successive attempts of one task instance."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+
+    def context(self, **ti: Any) -> Any:
+        return {"ti": TaskInstance(**ti), "task_state_store": self.store, "params": {}}
+
+
+@pytest.fixture
+def attempts() -> Attempts:
+    return Attempts()
+
+
+@pytest.fixture
+def context(attempts: Attempts) -> Any:
+    return attempts.context()
+
+
+@pytest.fixture
+def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDashboard]:
+    """A fake cluster behind the connections ray_default and fake."""
+    with FakeDashboard() as fake:
+        for conn_id in ("ray_default", "fake"):
+            connect(monkeypatch, conn_id, fake)
+        yield fake
+
+
+class TaskLog:
+    """Lines that operators and triggers log."""
+
+    def __init__(self, entries: list[Any]) -> None:
+        self._entries = entries
+
+    @property
+    def lines(self) -> list[str]:
+        return [entry["event"] for entry in self._entries]
+
+
+@pytest.fixture
+def task_log() -> Iterator[TaskLog]:
+    with structlog.testing.capture_logs() as entries:
+        yield TaskLog(entries)
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, fake: FakeDashboard, **fields: Any) -> None:
+    """Make a connection of type ray to a fake cluster."""
+    extra = {"serve_url": fake.serve_url, **fields.pop("extra", {})}
+    connection = {"conn_type": "ray", "host": fake.url, "extra": extra, **fields}
+    monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+
+@pytest.fixture(autouse=True)
+def misleading_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray's own client would obey."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "somebody-elses-token")

@@ -1,0 +1,35 @@
+"""What Airflow does between a deferral and the next worker phase, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.module_loading import import_string
+from airflow.sdk.serde import deserialize, serialize
+from airflow.triggers.base import BaseTrigger
+
+
+def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
+    """The trigger as the triggerer gets it: from its class path and serialised arguments."""
+    path, arguments = trigger.serialize()
+    made: BaseTrigger = import_string(path)(**deserialize(serialize(arguments)))
+    return made
+
+
+async def first_event(trigger: BaseTrigger) -> Any:
+    async for event in trigger.run():
+        return deserialize(serialize(event.payload))
+    raise AssertionError("The trigger ended without an event.")
+
+
+def run_deferred(operator: BaseOperator, context: Any) -> Any:
+    """Execute an operator that must defer, run its trigger and resume."""
+    try:
+        operator.execute(context)
+    except TaskDeferred as deferred:
+        event = asyncio.run(first_event(rebuilt(deferred.trigger)))
+        return getattr(operator, deferred.method_name)(context, event=event, **(deferred.kwargs or {}))
+    raise AssertionError("The operator did not defer.")

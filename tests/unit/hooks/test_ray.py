@@ -1,0 +1,116 @@
+"""RayHook: from a connection to a client, and the blocking methods for Dag authors."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+from airflow.sdk._shared.secrets_masker import redact
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.hooks.ray import RayHook
+from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.conftest import connect
+
+
+def test_submits_follows_and_stops_jobs(dashboard: FakeDashboard) -> None:
+    hook = RayHook()
+    dashboard.default_outcome = Outcome(ends_after=None, log=b"caf\xc3\xa9 \xff\n")
+    submission_id = hook.submit_job(["python", "a b.py"], parameters={"x": 1}, metadata={"team": "a"})
+    job = hook.get_job(submission_id)
+    assert (job.status, job.entrypoint) == ("RUNNING", "python 'a b.py' '{\"x\": 1}'")
+    assert job.metadata is not None
+    assert job.metadata["team"] == "a"
+    assert hook.get_logs(submission_id) == "café \ufffd\n"
+    stopped = hook.stop_job(submission_id)
+    assert stopped is not None
+    assert stopped.status == "STOPPED"
+    assert hook.stop_job("unknown") is None
+    with pytest.raises(errors.RayNotFound, match="'?unknown"):
+        hook.get_job("unknown")
+
+
+def test_lists_and_calls_applications(dashboard: FakeDashboard) -> None:
+    dashboard.deploy("demo", "/demo", {"answer": 42})
+    (application,) = RayHook().list_applications()
+    assert (application.name, application.status, application.route_prefix) == ("demo", "RUNNING", "/demo")
+    assert RayHook().call_application("demo") == {"answer": 42}
+    with pytest.raises(errors.RayServeNotReady, match="'other'.*no such application"):
+        RayHook().call_application("other")
+
+
+def test_an_unknown_connection_is_named(dashboard: FakeDashboard) -> None:
+    with pytest.raises(AirflowNotFoundException, match="nowhere"):
+        RayHook("nowhere").get_config()
+
+
+def test_a_bad_field_is_named_with_its_connection(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, "fake", dashboard, extra={"verify": "no"})
+    with pytest.raises(errors.RayConfigError, match=r"connection 'fake', extra: got unknown \['verify'\]"):
+        RayHook("fake").get_config()
+
+
+def test_the_environment_has_no_say(dashboard: FakeDashboard) -> None:
+    RayHook().submit_job("true")
+    assert len(dashboard.jobs) == 1
+    assert all("Authorization" not in request.headers for request in dashboard.requests)
+
+
+@pytest.mark.anyio
+async def test_the_same_on_an_event_loop(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, "fake", dashboard, password="the-token")
+    config = await RayHook("fake").aget_config()
+    assert (config.url, config.token) == (dashboard.url, "the-token")
+    with pytest.raises(RuntimeError, match="event loop"):
+        RayHook("fake").get_job("a")
+
+
+def test_secrets_are_masked_in_logs(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"auth_headers": {"X-Proxy": "header-secret"}, "serve_token": "serve-secret"}
+    connect(monkeypatch, "fake", dashboard, password="token-secret", extra=extra)
+    config = RayHook("fake").get_config()
+    assert redact("a token-secret b header-secret c serve-secret d") == "a *** b *** c *** d"
+    assert "secret" not in repr(config)
+
+
+def test_connection_line_of_a_healthy_cluster(dashboard: FakeDashboard) -> None:
+    assert RayHook().test_connection() == (
+        True,
+        "Ray 2.60.0, 1 of 1 nodes alive, no authentication, Serve not running",
+    )
+    dashboard.deploy("demo", "/demo", {})
+    assert RayHook().test_connection()[1].endswith(f"Serve on port {dashboard.serve_port} with 1 applications")
+
+
+def test_connection_line_of_a_cluster_with_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeDashboard(token="right-token") as dashboard:
+        for password, expected in (
+            ("right-token", (True, "token accepted")),
+            ("wrong-token", (False, "403, the token in the password field")),
+            (None, (False, "401")),
+        ):
+            connect(monkeypatch, "fake", dashboard, password=password)
+            ok, line = RayHook("fake").test_connection()
+            assert ok is expected[0]
+            assert expected[1] in line
+            assert "\n" not in line
+            assert "-token" not in line
+
+
+def test_connection_line_without_a_dashboard(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"host": "127.0.0.1", "port": free}, "no connection"),
+        ({"host": dashboard.serve_url}, "which no Ray answers"),
+        ({"host": ""}, "host: got nothing; expected the address of a Ray dashboard"),
+        ({"host": "ray://127.0.0.1:10001"}, "not a ray:// or GCS address"),
+    ]
+    for fields, reason in cases:
+        monkeypatch.setenv("AIRFLOW_CONN_FAKE", json.dumps({"conn_type": "ray", **fields}))
+        ok, line = RayHook("fake").test_connection()
+        assert not ok
+        assert reason in line

@@ -1,0 +1,602 @@
+"""RaySubmitJobOperator against a fake cluster: what it sends, what it returns, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import threading
+import time
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+
+from airflow_provider_ray.client import errors, health, waiting
+from airflow_provider_ray.client.jobspec import JobSpec
+from airflow_provider_ray.client.submission import NONCE_KEY
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.operators.job import RaySubmitJobOperator
+from airflow_provider_ray.target import Target
+from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.conftest import Attempts, TaskLog, connect
+from tests.unit.deferral import first_event, rebuilt, run_deferred
+
+MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferrable"])
+
+
+def operator(**arguments: Any) -> RaySubmitJobOperator:
+    given = {"task_id": "submit", "entrypoint": "python main.py", "poll_interval": 0.1, "deferrable": False}
+    return RaySubmitJobOperator(**{**given, **arguments})
+
+
+def run(task: RaySubmitJobOperator, context: Any) -> Any:
+    return run_deferred(task, context) if task.deferrable else task.execute(context)
+
+
+def only_job(dashboard: FakeDashboard) -> str:
+    (submission_id,) = dashboard.jobs
+    return submission_id
+
+
+@MODES
+def test_returns_the_sensors_arguments_and_relays_the_log(
+    dashboard: FakeDashboard, context: Any, task_log: TaskLog, deferrable: bool
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=0.5, log=[(0, b"first\n"), (0.3, b"second\n100 %s last")])
+    result = run(operator(deferrable=deferrable), context)
+    assert result == {"conn_id": "ray_default", "submission_id": only_job(dashboard)}
+    driver = ["first", "second", "100 %s last"]
+    assert [line for line in task_log.lines if line in driver] == driver
+
+
+@MODES
+def test_says_the_same_about_a_failed_job_in_both_modes(
+    dashboard: FakeDashboard, context: Any, deferrable: bool
+) -> None:
+    dashboard.default_outcome = Outcome(
+        status="FAILED",
+        exit_code=3,
+        message="Job entrypoint command failed, last available logs:\nValueError: two",
+        error_type="JOB_ENTRYPOINT_COMMAND_ERROR",
+        log=b"one\nTraceback\nValueError: two\n",
+    )
+    with pytest.raises(errors.RayJobFailed) as caught:
+        run(operator(deferrable=deferrable), context)
+    job = only_job(dashboard)
+    assert str(caught.value).splitlines() == [
+        f"Ray job {job!r} on 'ray_default' failed",
+        "status=FAILED error_type=JOB_ENTRYPOINT_COMMAND_ERROR driver_exit_code=3",
+        "Ray says: Job entrypoint command failed, last available logs:",
+        "Last lines of the driver's log:",
+        "  one",
+        "  Traceback",
+        "  ValueError: two",
+        f"Dashboard: {dashboard.url}/#/jobs/{job}",
+    ]
+
+
+def test_shows_the_last_lines_of_a_failed_job_without_fetch_logs(dashboard: FakeDashboard, context: Any) -> None:
+    log = b"".join(b"line %d\n" % number for number in range(100))
+    dashboard.default_outcome = Outcome(status="FAILED", exit_code=1, log=log)
+    with pytest.raises(errors.RayJobFailed, match="line 99") as caught:
+        operator(fetch_logs=False).execute(context)
+    assert "line 79" not in str(caught.value)
+
+
+@MODES
+def test_a_job_that_somebody_stopped_is_a_failure(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    dashboard.default_outcome = Outcome(status="STOPPED", exit_code=None)
+    with pytest.raises(errors.RayJobStopped):
+        run(operator(deferrable=deferrable), context)
+
+
+@MODES
+def test_a_job_that_takes_too_long_is_stopped(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=0.3)
+    with pytest.raises(errors.RayJobTimeout, match="did not end in time"):
+        run(operator(deferrable=deferrable, timeout=timedelta(seconds=0.5)), context)
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+
+
+@MODES
+@pytest.mark.parametrize(("last_try", "left"), [(False, "RUNNING"), (True, "STOPPED")])
+def test_a_job_out_of_sight_is_left_to_the_next_attempt_or_stopped(
+    dashboard: FakeDashboard, attempts: Attempts, deferrable: bool, last_try: bool, left: str
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
+    context = attempts.context(try_number=2 if last_try else 1, max_tries=1)
+    with pytest.raises(errors.RayAuthError, match="403"):
+        run(operator(deferrable=deferrable), context)
+    assert dashboard.jobs[only_job(dashboard)].status == left
+
+
+def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    metadata = {"team": "a"}
+    operator(metadata=metadata).execute(attempts.context(map_index=4))
+    sent = dashboard.jobs[only_job(dashboard)].body
+    assert attempts.store["ray_job"]["nonce"] == sent["metadata"].pop("airflow_nonce")
+    assert sent["metadata"] == {
+        "team": "a",
+        "airflow_dag_id": "my dag",
+        "airflow_run_id": "manual__2026-01-01T00:00:00+00:00",
+        "airflow_task_id": "group.submit",
+        "airflow_map_index": "4",
+    }
+    assert metadata == {"team": "a"}
+    assert sent["submission_id"].startswith("my_dag-group_submit-4-")
+
+
+def test_sends_every_field_that_is_given_and_no_other(dashboard: FakeDashboard, context: Any) -> None:
+    operator(
+        entrypoint=["python", "main.py", "two words"],
+        entrypoint_num_cpus="0.5",
+        entrypoint_num_gpus=0,
+        entrypoint_memory="1000",
+        entrypoint_resources={"fast": 1},
+        entrypoint_label_selector={"site": "hpc"},
+        runtime_env={"env_vars": {"A": "b"}},
+        submission_id="chosen",
+    ).execute(context)
+    sent = dict(dashboard.jobs["chosen"].body)
+    del sent["metadata"]
+    assert sent == {
+        "entrypoint": "python main.py 'two words'",
+        "submission_id": "chosen",
+        "entrypoint_num_cpus": 0.5,
+        "entrypoint_num_gpus": 0,
+        "entrypoint_memory": 1000,
+        "entrypoint_resources": {"fast": 1},
+        "entrypoint_label_selector": {"site": "hpc"},
+        "runtime_env": {"env_vars": {"A": "b"}},
+    }
+
+
+def test_parameters_arrive_unchanged(dashboard: FakeDashboard, context: Any) -> None:
+    parameters = {"text": 'it\'s "quoted" $(touch /x) `y` \\ \n ünï ☃', "list": [1, 2.5, None, True]}
+    operator(parameters=parameters).execute(context)
+    command = dashboard.jobs[only_job(dashboard)].body["entrypoint"]
+    assert command.isascii()
+    *program, argument = shlex.split(command)
+    assert program == ["python", "main.py"]
+    assert json.loads(argument) == parameters
+
+
+BAD = {
+    "poll_interval": ({"poll_interval": 0}, "poll_interval: got 0; expected a number of seconds above 0"),
+    "timeout": ({"timeout": "60"}, "timeout: got '60'; expected a number of seconds above 0"),
+    "metadata text": ({"metadata": "team"}, "metadata: got str; expected a dict of strings"),
+    "parameters": ({"parameters": {"a": {1, 2}}}, "parameters: .*not JSON"),
+    "parameters NaN": ({"parameters": [float("nan")]}, "parameters: .*not JSON"),
+    "parameters keys": ({"parameters": {1: 2}}, "parameters: .*not a string"),
+    "parameters size": ({"parameters": "x" * 200_000}, "entrypoint: got 2000.. bytes"),
+    "entrypoint": ({"entrypoint": "  "}, "entrypoint: got nothing"),
+    "entrypoint type": ({"entrypoint": ["python", 3]}, "entrypoint: .*list of strings"),
+    "env_vars": ({"runtime_env": {"env_vars": {"A": 1}}}, r"env_vars.*'A' of type int.*string values"),
+    "runtime_env": ({"runtime_env": ["pip"]}, "runtime_env"),
+    "metadata": ({"metadata": {"a": 1}}, "metadata: .*string values"),
+    "cpus": ({"entrypoint_num_cpus": "many"}, "entrypoint_num_cpus: got 'many'; expected a number"),
+    "gpus": ({"entrypoint_num_gpus": -1}, "entrypoint_num_gpus: got -1"),
+    "memory": ({"entrypoint_memory": 0.5}, "entrypoint_memory: got 0.5; expected a whole number"),
+    "id slash": ({"submission_id": "a/b"}, "submission_id: got 'a/b'"),
+    "id length": ({"submission_id": "a" * 201}, "submission_id"),
+    "py_modules": ({"runtime_env": {"py_modules": ["./lib"]}}, "py_modules.*local.*URIs"),
+    "pip": ({"runtime_env": {"pip": "requirements.txt"}}, "pip.*'requirements.txt'; expected a list"),
+    "resources": ({"entrypoint_resources": {"fast": None}}, "entrypoint_resources: got .'fast'. without"),
+    "working_dir": ({"runtime_env": {"working_dir": "/does/not/exist"}}, "working_dir.*'/does/not/exist'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_named_before_anything_is_submitted(
+    dashboard: FakeDashboard, context: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.RayConfigError, match=message):
+        operator(**arguments).execute(context)
+    assert not dashboard.asked("POST", "/")
+
+
+def test_an_extra_keyword_is_refused() -> None:
+    with pytest.raises(TypeError, match="entry_point"):
+        operator(entry_point="python main.py")
+
+
+def test_uploads_a_local_working_dir(dashboard: FakeDashboard, context: Any, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("print(1)")
+    runtime_env = {"working_dir": str(tmp_path)}
+    operator(runtime_env=runtime_env).execute(context)
+    (uri,) = dashboard.packages
+    assert dashboard.jobs[only_job(dashboard)].body["runtime_env"] == {"working_dir": uri}
+    assert runtime_env == {"working_dir": str(tmp_path)}
+
+
+def test_does_not_wait_when_told_so(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    task = operator(wait_for_completion=False, deferrable=True)
+    assert task.execute(context) == {"conn_id": "ray_default", "submission_id": only_job(dashboard)}
+
+
+def test_the_link_is_there_before_the_job_ends(dashboard: FakeDashboard, context: Any) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(deferrable=True).execute(context)
+    job = deferred.value.trigger.submission_id
+    assert context["ti"].xcoms["_link_RayJobLink"] == f"{dashboard.url}/#/jobs/{job}"
+
+
+def test_the_link_has_the_public_address(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, "fake", dashboard, extra={"public_url": "https://ray.example/"})
+    operator(conn_id="fake").execute(context)
+    assert context["ti"].xcoms["_link_RayJobLink"] == f"https://ray.example/#/jobs/{only_job(dashboard)}"
+
+
+def test_a_retry_goes_on_with_an_active_job(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    dashboard.default_outcome = Outcome(ends_after=1)
+    operator(wait_for_completion=False).execute(attempts.context())
+    result = operator().execute(attempts.context(try_number=2))
+    assert result["submission_id"] == only_job(dashboard)
+
+
+def test_a_retry_returns_a_job_that_has_succeeded_meanwhile(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    first = operator().execute(attempts.context())
+    assert operator().execute(attempts.context(try_number=2)) == first
+    assert len(dashboard.jobs) == 1
+
+
+@pytest.mark.parametrize("submission_id", [None, "chosen"])
+def test_a_retry_after_a_failed_job_submits_a_new_one(
+    dashboard: FakeDashboard, attempts: Attempts, submission_id: str | None
+) -> None:
+    dashboard.default_outcome = Outcome(status="FAILED", exit_code=1)
+    with pytest.raises(errors.RayJobFailed):
+        operator(submission_id=submission_id).execute(attempts.context())
+    dashboard.default_outcome = Outcome()
+    result = operator(submission_id=submission_id).execute(attempts.context(try_number=2))
+    assert list(dashboard.jobs)[1:] == [result["submission_id"]]
+
+
+def test_a_retry_submits_under_the_same_id_what_never_arrived(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    dashboard.fail(400, method="POST", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused):
+        operator().execute(attempts.context())
+    remembered = attempts.store["ray_job"]["submission_id"]
+    result = operator().execute(attempts.context(try_number=2))
+    assert result["submission_id"] == remembered == only_job(dashboard)
+
+
+@pytest.mark.parametrize("fault", [500, 503, "close"])
+def test_a_post_that_arrived_but_was_not_answered_is_found(dashboard: FakeDashboard, context: Any, fault: Any) -> None:
+    dashboard.fail(fault, method="POST", path="/api/jobs/", handled=True)
+    operator().execute(context)
+    assert len(dashboard.jobs) == 1
+
+
+def test_the_last_attempt_stops_a_job_that_it_cannot_look_up(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
+    dashboard.fail(403, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayAuthError):
+        operator(deferrable=True).execute(attempts.context(try_number=2, max_tries=1))
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+
+
+def test_the_last_attempt_stops_a_job_that_may_have_been_submitted(
+    dashboard: FakeDashboard, attempts: Attempts
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    dashboard.fail("close", method="POST", path="/api/jobs/", handled=True)
+    dashboard.fail(403, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayAuthError):
+        operator().execute(attempts.context(try_number=1, max_tries=0))
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+
+
+def test_a_retry_that_cannot_build_its_job_any_more_goes_on_with_the_earlier_one(
+    dashboard: FakeDashboard, attempts: Attempts
+) -> None:
+    first = operator().execute(attempts.context())
+    assert operator(parameters={1, 2}).execute(attempts.context(try_number=2)) == first
+
+
+def test_a_cleared_task_does_not_start_anew_while_its_job_lives(
+    dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
+    operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
+    with pytest.raises(errors.RayJobStopping, match="was told to stop and has not"):
+        operator().execute(attempts.context(try_number=2, max_tries=2))
+    assert attempts.store["ray_job"]["submission_id"] == only_job(dashboard)
+
+
+@MODES
+def test_a_retry_after_a_timeout_does_not_go_on_with_the_job_that_was_stopped(
+    dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=1.5)
+    with pytest.raises(errors.RayJobTimeout):
+        run(operator(timeout=0.3, deferrable=deferrable), attempts.context())
+    monkeypatch.undo()
+    connect(monkeypatch, "ray_default", dashboard)
+    dashboard.default_outcome = Outcome()
+    result = operator().execute(attempts.context(try_number=2))
+    old, new = dashboard.jobs
+    assert (dashboard.jobs[old].status, result["submission_id"]) == ("STOPPED", new)
+
+
+def test_a_kill_while_the_submission_is_under_way_stops_the_job_when_it_arrives(
+    dashboard: FakeDashboard, context: Any
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    task = operator()
+    task._target = Target(RayHook(), "late", "n1", may_arrive=True)
+    late = partial(RayHook().submit_job, "true", submission_id="late", metadata={NONCE_KEY: "n1"})
+    threading.Timer(1.0, late).start()
+    task.on_kill()
+    assert dashboard.jobs["late"].status == "STOPPED"
+
+
+def test_a_job_is_submitted_by_the_triggerer_and_only_once(
+    dashboard: FakeDashboard, context: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").touch()
+    runtime_env = {"working_dir": str(tmp_path), "env_vars": {"PLAIN": "do-not-show"}}
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(deferrable=True, runtime_env=runtime_env, entrypoint_num_cpus="0.5").execute(context)
+    trigger = deferred.value.trigger
+    assert not dashboard.jobs
+    assert "do-not-show" not in repr(trigger.serialize())
+    first, second = (asyncio.run(first_event(rebuilt(trigger))) for _ in range(2))
+    assert first == second
+    assert first["submission_id"] == only_job(dashboard)
+    body = dashboard.jobs[only_job(dashboard)].body
+    assert body["runtime_env"]["working_dir"].startswith("gcs://")
+    assert body["runtime_env"]["env_vars"] == {"PLAIN": "do-not-show"}
+    assert body["entrypoint_num_cpus"] == 0.5
+
+
+@MODES
+def test_a_submission_that_is_refused_is_the_same_error_in_both_modes(
+    dashboard: FakeDashboard, context: Any, deferrable: bool
+) -> None:
+    dashboard.fail(400, method="POST", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused, match="POST .*/api/jobs/"):
+        run(operator(deferrable=deferrable), context)
+    assert not dashboard.jobs
+
+
+def test_rendered_parameters_do_not_travel_in_the_triggers_event(dashboard: FakeDashboard, context: Any) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(deferrable=True, parameters={"word": "very-private"}).execute(context)
+    event = asyncio.run(first_event(rebuilt(deferred.value.trigger)))
+    assert "very-private" not in json.dumps(event)
+
+
+def test_a_used_id_of_somebody_else_is_refused(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    operator(submission_id="taken").execute(attempts.context())
+    with pytest.raises(errors.RayConfigError, match="'taken', which another job"):
+        operator(submission_id="taken").execute(Attempts().context(map_index=7))
+
+
+@MODES
+def test_a_job_of_somebody_else_is_neither_taken_over_nor_stopped(
+    dashboard: FakeDashboard, attempts: Attempts, deferrable: bool
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    RayHook().submit_job("python other.py", submission_id="nightly")
+    task = operator(submission_id="nightly", deferrable=deferrable, timeout=0.3)
+    for try_number in (1, 2):
+        with pytest.raises(errors.RayConfigError, match="'nightly', which another job"):
+            run(task, attempts.context(try_number=try_number, max_tries=1))
+    with pytest.raises(errors.RayJobTimeout, match="'nightly-"):
+        run(task, attempts.context(try_number=3, max_tries=2))
+    assert [job.status for job in dashboard.jobs.values()] == ["RUNNING", "STOPPED"]
+
+
+def test_a_successor_of_a_long_id_is_accepted(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    dashboard.default_outcome = Outcome(status="FAILED")
+    with pytest.raises(errors.RayJobFailed):
+        operator(submission_id="a" * 200).execute(attempts.context())
+    dashboard.default_outcome = Outcome()
+    assert operator(submission_id="a" * 200).execute(attempts.context(try_number=2))["submission_id"] != "a" * 200
+
+
+def test_a_task_that_was_killed_while_it_prepared_submits_nothing(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = operator()
+    prepare = task._prepare
+
+    def killed_meanwhile(hook: RayHook, spec: JobSpec) -> JobSpec:
+        task.on_kill()
+        return prepare(hook, spec)
+
+    monkeypatch.setattr(task, "_prepare", killed_meanwhile)
+    with pytest.raises(RuntimeError, match="killed before"):
+        task.execute(context)
+    assert not dashboard.jobs
+
+
+def test_an_earlier_connection_that_is_gone_does_not_block_the_task(
+    dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    connect(monkeypatch, "retired", dashboard)
+    operator(conn_id="retired").execute(attempts.context())
+    monkeypatch.delenv("AIRFLOW_CONN_RETIRED")
+    operator().execute(attempts.context(try_number=2, max_tries=2))
+    assert len(dashboard.jobs) == 2
+    assert "out of reach" in caplog.text
+
+
+def test_a_cleared_task_stops_its_job_and_submits_anew(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=0.5)
+    operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
+    dashboard.default_outcome = Outcome()
+    result = operator().execute(attempts.context(try_number=2, max_tries=2))
+    old, new = dashboard.jobs
+    assert dashboard.jobs[old].status == "STOPPED"
+    assert result["submission_id"] == new
+
+
+def test_killing_the_task_stops_the_job(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=0.3)
+    task = operator()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            task.execute(context)
+        except errors.RayJobStopped as error:
+            failures.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not dashboard.jobs:
+        time.sleep(0.05)
+    task.on_kill()
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+    worker.join(timeout=10)
+    assert failures
+
+
+def test_a_kill_that_cannot_reach_the_cluster_says_so(
+    dashboard: FakeDashboard, context: Any, task_log: TaskLog
+) -> None:
+    task = operator(wait_for_completion=False)
+    task.execute(context)
+    dashboard.fail(403, path="/")
+    task.on_kill()
+    assert "may still run, it could not be stopped" in task_log.lines[-1]
+
+
+def test_fields_are_templated_and_env_vars_do_not_show(dashboard: FakeDashboard, context: Any) -> None:
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    with DAG("d", schedule=None):
+        task = operator(
+            conn_id="{{ params.cluster }}",
+            parameters={"amount": "{{ params.amount }}"},
+            runtime_env={"pip": ["{{ params.package }}"], "env_vars": {"PLAIN": "{{ params.hidden }}"}},
+        )
+    context["params"] = {"cluster": "fake", "amount": 3, "package": "numpy", "hidden": "do-not-show"}
+    task.render_template_fields(context)
+    shown = _serialize_rendered_fields(task)
+    assert shown["conn_id"] == "fake"
+    assert shown["runtime_env"] == {"pip": ["numpy"], "env_vars": {"PLAIN": "***"}}
+    assert "do-not-show" not in repr(task.runtime_env)
+    task.execute(context)
+    assert dashboard.jobs[only_job(dashboard)].body["runtime_env"]["env_vars"] == {"PLAIN": "do-not-show"}
+
+
+def test_unknown_connections_and_other_types_are_named(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "http", "host": "127.0.0.1"}))
+    with pytest.raises(AirflowNotFoundException, match="missing"):
+        operator(conn_id="missing").execute(context)
+    with pytest.raises(errors.RayConfigError, match="'other' of type 'http'; expected .* 'ray'"):
+        operator(conn_id="other").execute(context)
+
+
+@MODES
+def test_a_lost_job_is_replaced_by_the_next_attempt(
+    dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.2)
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
+    monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 0.2)
+    alive = dict(dashboard.nodes[0])
+    dashboard.nodes[0]["state"] = "DEAD"
+    with pytest.raises(errors.RayJobLost, match="is lost: the node"):
+        run(operator(deferrable=deferrable), attempts.context())
+    dashboard.nodes[0] = alive
+    dashboard.default_outcome = Outcome()
+    result = run(operator(deferrable=deferrable), attempts.context(try_number=2))
+    lost, _ = dashboard.jobs.values()
+    assert lost.status == "RUNNING"
+    assert result["submission_id"] == list(dashboard.jobs)[1]
+    assert len(dashboard.asked("POST", f"/api/jobs/{lost.body['submission_id']}/stop")) > 1
+
+
+@MODES
+def test_a_job_that_does_not_start_in_time_fails_the_task(
+    dashboard: FakeDashboard, context: Any, deferrable: bool
+) -> None:
+    dashboard.default_outcome = Outcome(running_after=60)
+    with pytest.raises(errors.RayJobTimeout, match="did not start in time"):
+        run(operator(deferrable=deferrable, startup_timeout=0.3), context)
+    assert dashboard.jobs[only_job(dashboard)].stopped is not None
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("codes", "raised"),
+    [
+        ({"skip_on_exit_code": 99}, AirflowSkipException),
+        ({"fail_on_exit_code": [3, 99]}, AirflowFailException),
+        ({"skip_on_exit_code": [1], "fail_on_exit_code": 2}, errors.RayJobFailed),
+    ],
+)
+def test_exit_codes_can_skip_or_fail_for_good(
+    dashboard: FakeDashboard, context: Any, deferrable: bool, codes: Any, raised: type[Exception]
+) -> None:
+    dashboard.default_outcome = Outcome(status="FAILED", exit_code=99)
+    with pytest.raises(raised, match="driver_exit_code=99"):
+        run(operator(deferrable=deferrable, **codes), context)
+
+
+def test_without_durable_each_attempt_submits(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    for number in (1, 2):
+        operator(durable=False).execute(attempts.context(try_number=number))
+    assert len(dashboard.jobs) == 2
+    assert attempts.store == {}
+
+
+def test_a_job_can_survive_the_kill_of_its_task(dashboard: FakeDashboard, context: Any, task_log: TaskLog) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    task = operator(wait_for_completion=False, cancel_on_kill=False)
+    task.execute(context)
+    task.on_kill()
+    assert dashboard.jobs[only_job(dashboard)].status == "RUNNING"
+    assert "goes on: cancel_on_kill is False" in task_log.lines[-1]
+
+
+@pytest.mark.parametrize("given", [None, {"env_vars": {"A": "b"}}])
+def test_the_time_for_an_orderly_stop_is_handed_to_ray(dashboard: FakeDashboard, context: Any, given: Any) -> None:
+    operator(stop_grace=timedelta(seconds=19.5), runtime_env=given).execute(context)
+    env_vars = dashboard.jobs[only_job(dashboard)].body["runtime_env"]["env_vars"]
+    assert env_vars == {**((given or {}).get("env_vars") or {}), "RAY_JOB_STOP_WAIT_TIME_S": "20"}
+
+
+def test_without_durable_a_retry_has_an_id_of_its_own(dashboard: FakeDashboard, attempts: Attempts) -> None:
+    dashboard.default_outcome = Outcome(status="FAILED")
+    for number in (1, 2):
+        with pytest.raises(errors.RayJobFailed):
+            operator(durable=False, submission_id="nightly").execute(attempts.context(try_number=number))
+    assert len(dashboard.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"skip_on_exit_code": "99"}, "skip_on_exit_code: got .*99"),
+        ({"fail_on_exit_code": [1, None]}, "fail_on_exit_code: got .*None"),
+        ({"stop_grace": 0}, "stop_grace: got 0"),
+        ({"startup_timeout": -1}, "startup_timeout: got -1"),
+        ({"stop_grace": 5, "runtime_env": {"env_vars": ["A"]}}, "env_vars"),
+    ],
+)
+def test_bad_values_are_named(dashboard: FakeDashboard, context: Any, arguments: Any, message: str) -> None:
+    with pytest.raises(errors.RayConfigError, match=message):
+        operator(**arguments).execute(context)
+    assert not dashboard.jobs

@@ -1,0 +1,192 @@
+"""RayServeOperator against a fake Serve proxy."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from aiohttp import web
+from airflow.sdk.exceptions import TaskDeferred
+
+from airflow_provider_ray.client import errors, retry
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.operators.serve import RayServeOperator
+from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.conftest import connect
+from tests.unit.deferral import run_deferred
+
+MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferrable"])
+
+
+def operator(**arguments: Any) -> RayServeOperator:
+    given = {"task_id": "call", "application": "demo", "poll_interval": 0.1, "timeout": 20, "deferrable": False}
+    return RayServeOperator(**{**given, **arguments})
+
+
+def run(task: RayServeOperator, context: Any) -> Any:
+    return run_deferred(task, context) if task.deferrable else task.execute(context)
+
+
+async def echo(request: web.Request) -> web.Response:
+    body = await request.text()
+    return web.json_response({"method": request.method, "path": request.path, "body": body and json.loads(body)})
+
+
+async def page(request: web.Request) -> web.Response:
+    return web.Response(text="<html>hello", content_type="text/html")
+
+
+async def failure(request: web.Request) -> web.Response:
+    return web.Response(status=500, text="Internal Server Error")
+
+
+async def chunks(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(100):
+        await response.write(b"[" * 1000)
+    return response
+
+
+@MODES
+def test_waits_for_the_application_and_returns_its_json(
+    dashboard: FakeDashboard, context: Any, deferrable: bool
+) -> None:
+    application = dashboard.deploy("demo", "/demo", {"output": [1]}, status="DEPLOYING")
+    timer = threading.Timer(0.5, lambda: setattr(application, "status", "RUNNING"))
+    timer.start()
+    assert run(operator(path="/output", deferrable=deferrable), context) == {"output": [1]}
+    calls = dashboard.asked("GET", "/demo/output")
+    assert len(calls) == 1
+
+
+def test_does_not_defer_when_the_application_answers_already(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.deploy("demo", "/demo", {"ready": True})
+    assert operator(deferrable=True).execute(context) == {"ready": True}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+def test_calls_with_every_method_a_body_and_headers(dashboard: FakeDashboard, context: Any, method: str) -> None:
+    dashboard.deploy("demo", "/demo", echo)
+    task = operator(method=method, path="/x/y", data={"ü": [1]}, headers={"X-Mine": "yes"}, request_timeout=7)
+    assert task.execute(context) == {"method": method, "path": "/demo/x/y", "body": {"ü": [1]}}
+    (request,) = dashboard.asked(method, "/demo/x/y")
+    assert request.headers["X-Mine"] == "yes"
+    assert request.headers["x-request-timeout-seconds"].startswith("7")
+
+
+def test_calls_a_route_without_naming_the_application(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.deploy("demo", "/demo", echo)
+    assert operator(application=None, path="/demo/x").execute(context)["path"] == "/demo/x"
+
+
+@MODES
+def test_says_what_was_missing_when_time_is_up(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    dashboard.deploy("demo", "/demo", {}, status="DEPLOYING", message="Waiting for 1 CPU")
+    with pytest.raises(errors.RayServeNotReady, match="'demo' did not answer in time: .*DEPLOYING.*Waiting for 1 CPU"):
+        run(operator(deferrable=deferrable, timeout=0.5), context)
+
+
+@MODES
+def test_a_failed_deployment_ends_the_wait(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    application = dashboard.deploy("demo", "/demo", {}, status="DEPLOYING", message="ImportError: no module")
+    threading.Timer(0.3, lambda: setattr(application, "status", "DEPLOY_FAILED")).start()
+    with pytest.raises(errors.RayServeDeployFailed, match="ImportError"):
+        run(operator(deferrable=deferrable), context)
+
+
+@MODES
+def test_a_dead_cluster_ends_the_wait(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.5)
+    dashboard.fail("close", path="/api/serve", times=1000)
+    with pytest.raises(errors.RayClusterUnavailable):
+        run(operator(deferrable=deferrable, timeout=600), context)
+
+
+@MODES
+def test_the_end_of_the_job_that_is_to_serve_ends_the_wait(
+    dashboard: FakeDashboard, context: Any, deferrable: bool
+) -> None:
+    dashboard.outcomes["a"] = Outcome(ends_after=0.5, status="FAILED", exit_code=2, message="amount: got 0")
+    RayHook().submit_job("true", submission_id="a")
+    with pytest.raises(errors.RayServeError, match="'a' ended before .*FAILED.*2\namount: got 0"):
+        run(operator(submission_id="a", deferrable=deferrable), context)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (page, "text/html, not JSON; it begins with '<html>hello'"),
+        (failure, "500: Internal Server Error"),
+        (chunks, r"more than 5000 bytes, the limit \(max_answer_bytes\) is 5000"),
+        ({"long": "x" * 6000}, "the answer has 60.. bytes, the limit"),
+    ],
+)
+def test_an_unusable_answer_is_described(dashboard: FakeDashboard, context: Any, answer: Any, message: str) -> None:
+    dashboard.deploy("demo", "/demo", answer)
+    with pytest.raises(errors.RayServeBadAnswer, match=message):
+        operator(max_answer_bytes=5000).execute(context)
+    assert len(dashboard.asked("GET", "/demo")) == 1
+
+
+def test_repeats_a_call_that_the_application_did_not_take(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.deploy("demo", "/demo", {"ok": True})
+    dashboard.fail(503, method="POST", path="/demo", times=2)
+    assert operator(method="POST").execute(context) == {"ok": True}
+    assert len(dashboard.asked("POST", "/demo")) == 3
+
+
+@pytest.mark.parametrize("fault", [408, "close"])
+def test_does_not_repeat_a_post_that_may_have_worked(dashboard: FakeDashboard, context: Any, fault: Any) -> None:
+    dashboard.deploy("demo", "/demo", {"ok": True})
+    dashboard.fail(fault, method="POST", path="/demo")
+    with pytest.raises((errors.RayServeBadAnswer, errors.RayClusterUnavailable)):
+        operator(method="POST").execute(context)
+    assert len(dashboard.asked("POST", "/demo")) == 1
+
+
+def test_waits_for_an_ingress_that_knows_no_serve_yet(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.deploy("demo", "/demo", {"ok": True})
+    dashboard.fail(404, path="/-/routes", times=2, text="default backend")
+    assert operator().execute(context) == {"ok": True}
+
+
+def test_never_sends_the_clusters_token_to_serve(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeDashboard(token="cluster-token") as dashboard:
+        dashboard.deploy("demo", "/demo", {})
+        extra = {"serve_token": "serve-token", "auth_headers": {"X-Proxy": "for the dashboard"}}
+        connect(monkeypatch, "fake", dashboard, password="cluster-token", extra=extra)
+        operator(conn_id="fake").execute(context)
+        sent = [request.headers for request in dashboard.requests if request.server == "serve"]
+    assert {headers["Authorization"] for headers in sent} == {"Bearer serve-token"}
+    assert not any("cluster-token" in str(headers) or "X-Proxy" in headers for headers in sent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "PATCH"}, "method: got 'PATCH'; expected one of GET, POST, PUT, DELETE"),
+        ({"data": {1, 2}}, "data: .*not JSON"),
+        ({"headers": {"a": "b\nc"}}, "headers: got a line break or control character in 'a'"),
+        ({"headers": {"a": 1}}, "headers: .*string values"),
+        ({"path": None}, "path: got None; expected a path"),
+        ({"timeout": "60"}, "timeout: got '60'; expected a number of seconds"),
+        ({"max_answer_bytes": 0}, "max_answer_bytes: got 0"),
+    ],
+)
+def test_bad_arguments_are_named(
+    dashboard: FakeDashboard, context: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.RayConfigError, match=message):
+        operator(**arguments).execute(context)
+    assert not dashboard.requests
+
+
+def test_defers_to_a_trigger_that_only_waits(dashboard: FakeDashboard, context: Any) -> None:
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True, method="POST").execute(context)
+    assert not dashboard.asked("POST", "/")

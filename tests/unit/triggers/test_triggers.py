@@ -1,0 +1,202 @@
+"""What the triggerer asks of triggers: to travel, to survive, and to kill only what is meant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.execution_time.xcom import XCom
+
+from airflow_provider_ray.client.submission import NONCE_KEY
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.triggers import job
+from airflow_provider_ray.triggers.job import RayJobTrigger, seal
+from airflow_provider_ray.triggers.serve import RayServeTrigger
+from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.conftest import TaskLog
+from tests.unit.deferral import first_event, rebuilt
+
+pytestmark = pytest.mark.anyio
+
+MARKED = {NONCE_KEY: "n1"}
+TRIGGERS = [
+    RayJobTrigger(
+        conn_id="c",
+        submission_id="s",
+        nonce="n1",
+        sealed_spec=seal({"entrypoint": "true", "submission_id": "s"}),
+        metadata={"a": "b"},
+        poll_interval=1.5,
+        end_time=2.5,
+        startup_end_time=2.0,
+        fetch_logs=True,
+        cancel_on_kill=False,
+    ),
+    RayServeTrigger(conn_id="c", application="a", path="/p", submission_id="s", poll_interval=1.5, end_time=2.5),
+]
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
+def test_every_argument_survives_the_database(trigger: Any) -> None:
+    copy = rebuilt(trigger)
+    assert type(copy) is type(trigger)
+    assert vars(copy) == vars(trigger)
+
+
+@pytest.fixture
+def trigger(dashboard: FakeDashboard) -> RayJobTrigger:
+    """The trigger of a mapped task whose job runs until it is stopped."""
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=1.0)
+    RayHook().submit_job("true", submission_id="mine", metadata=MARKED)
+    trigger = RayJobTrigger(conn_id="ray_default", submission_id="mine", poll_interval=0.1, nonce="n1")
+    trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
+    return trigger
+
+
+def airflow_says(monkeypatch: pytest.MonkeyPatch, state: str, submission_id: str) -> None:
+    """The two answers of the execution API that a trigger asks for when it is killed."""
+    states = {"r": {"t_2": state}}
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: states))
+    monkeypatch.setattr(XCom, "get_one", staticmethod(lambda **_: submission_id))
+
+
+@pytest.mark.parametrize(
+    ("state", "current", "left"),
+    [
+        ("deferred", "mine", "RUNNING"),
+        ("failed", "mine", "STOPPED"),
+        ("running", "mine", "STOPPED"),
+        ("deferred", "successor", "STOPPED"),
+    ],
+    ids=["moved to another triggerer", "failed by a user", "cleared", "cleared and submitted anew"],
+)
+async def test_a_kill_stops_the_job_unless_the_task_still_waits_for_it(
+    dashboard: FakeDashboard,
+    trigger: RayJobTrigger,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    current: str,
+    left: str,
+) -> None:
+    airflow_says(monkeypatch, state, current)
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == left
+
+
+async def test_a_kill_survives_the_cancellations_of_the_triggerer(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", "mine")
+    kill = asyncio.ensure_future(trigger.on_kill())
+    for _ in range(5):
+        await asyncio.sleep(0.2)
+        kill.cancel("Trigger cancelled by user action")
+    with contextlib.suppress(asyncio.CancelledError):
+        await kill
+    assert dashboard.jobs["mine"].status == "STOPPED"
+
+
+async def test_a_kill_while_the_submission_is_under_way_stops_the_job_when_it_arrives(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", "slow")
+    trigger.submission_id = "slow"
+    trigger.sealed_spec = seal({"entrypoint": "true", "submission_id": "slow", "metadata": MARKED})
+    dashboard.fail("hang", method="POST", path="/api/jobs/")
+    running = asyncio.ensure_future(first_event(trigger))
+    await asyncio.sleep(0.5)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    killed = asyncio.ensure_future(trigger.on_kill())
+    await asyncio.sleep(1)
+    await asyncio.to_thread(RayHook().submit_job, "true", submission_id="slow", metadata=MARKED)
+    await killed
+    assert dashboard.jobs["slow"].status == "STOPPED"
+
+
+async def test_a_triggerer_that_stops_leaves_the_job_alone(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    running = asyncio.ensure_future(first_event(trigger))
+    await asyncio.sleep(3)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    await trigger.cleanup()
+    assert dashboard.jobs["mine"].status == "RUNNING"
+
+
+async def test_a_job_can_survive_the_kill_of_its_task(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    trigger.cancel_on_kill = False
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "RUNNING"
+
+
+async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    trigger.nonce = None
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "RUNNING"
+
+
+async def test_a_kill_that_fails_says_so(
+    trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+) -> None:
+    def unreachable(**_: object) -> None:
+        raise ConnectionError("no API server")
+
+    monkeypatch.setattr(job, "KILL_SECONDS", 2.0)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(unreachable))
+    await trigger.on_kill()
+    assert "may still run" in task_log.lines[-1]
+    assert "no API server" in task_log.lines[-1]
+
+
+async def test_a_connection_that_was_deleted_is_reported_to_the_operator(dashboard: FakeDashboard) -> None:
+    event = await first_event(RayJobTrigger(conn_id="deleted", submission_id="a"))
+    kind, message = event["fault"]
+    assert kind == "RayError"
+    assert "deleted" in message
+
+
+async def test_a_connection_of_another_type_is_reported_to_the_operator(
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", '{"conn_type": "http"}')
+    event = await first_event(RayJobTrigger(conn_id="other", submission_id="a"))
+    assert event["fault"][0] == "RayConfigError"
+
+
+async def test_a_kill_sits_out_a_passing_fault_of_airflow(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", "mine")
+    answer, faults = RuntimeTaskInstance.get_task_states, iter([ConnectionError("no API server")])
+
+    def states(**which: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return answer(**which)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(states))
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "STOPPED"
+
+
+async def test_a_trigger_that_comes_too_late_submits_nothing(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    trigger.submission_id = "late"
+    trigger.sealed_spec = seal({"entrypoint": "true", "submission_id": "late", "metadata": MARKED})
+    trigger.end_time = 1.0
+    event = await first_event(trigger)
+    assert event["fault"][0] == "RayJobTimeout"
+    assert "no triggerer took it up" in event["fault"][1]
+    assert "late" not in dashboard.jobs
+
+
+async def test_a_key_that_is_not_the_workers_is_named(trigger: RayJobTrigger) -> None:
+    trigger.sealed_spec = "sealed elsewhere"
+    event = await first_event(trigger)
+    assert event["fault"][0] == "RayConfigError"
+    assert "fernet_key" in event["fault"][1]
