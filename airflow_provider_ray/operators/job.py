@@ -6,16 +6,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from math import ceil
 from time import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ray import durable
-from airflow_provider_ray.hidden_env_vars import HiddenEnvVars, HiddenRuntimeEnv
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.job_fields import JobFields, seconds
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.target import Target
 from airflow_provider_ray.triggers.job import RayJobTrigger, seal
@@ -30,30 +29,19 @@ if TYPE_CHECKING:
 
 # Airflow kills the task process five seconds after on_kill began.
 KILL_SECONDS = 4.0
-# Read by Ray's supervisor of the job (Ray 2.49-2.60), whole seconds.
-STOP_GRACE_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 
 
-class RaySubmitJobOperator(HiddenEnvVars):
+class RaySubmitJobOperator(JobFields):
     """Submit a job to a Ray cluster and, unless told otherwise, wait for its end.
 
     The job's id is remembered before the job is submitted: a retry goes on with a job that is still active or has
     succeeded, and submits anew only when the earlier one failed, was stopped, or the task was cleared. A job whose
     task is killed or runs into ``timeout`` is stopped. The XCom is ``{"conn_id", "submission_id"}``, in every mode.
 
-    :param entrypoint: shell command of the driver, or a list of arguments that are quoted one by one. (templated)
-    :param parameters: JSON-able; appended to the entrypoint as one quoted argument, which a Python driver reads with
-        ``json.loads(sys.argv[1])``. (templated)
+    What the job is, from ``entrypoint`` to ``stop_grace``, is described by the parameters of
+    :class:`~airflow_provider_ray.job_fields.JobFields`.
+
     :param conn_id: connection of type ``ray``. (templated)
-    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded. Values of
-        ``env_vars`` do not show in the rendered template. (templated)
-    :param metadata: strings to find the job by; the task's own identity is added. (templated)
-    :param submission_id: id of the job; by default one that names the task and is unique. (templated)
-    :param entrypoint_num_cpus: CPUs reserved for the driver. (templated)
-    :param entrypoint_num_gpus: GPUs reserved for the driver. (templated)
-    :param entrypoint_memory: bytes reserved for the driver. (templated)
-    :param entrypoint_resources: custom resources reserved for the driver. (templated)
-    :param entrypoint_label_selector: labels of the node for the driver, Ray 2.54+. (templated)
     :param wait_for_completion: False returns once the job is submitted; nobody watches it then.
     :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``.
     :param poll_interval: longest time between two looks at the job, in seconds.
@@ -65,7 +53,6 @@ class RaySubmitJobOperator(HiddenEnvVars):
     :param cancel_on_kill: stop the job when the task is killed, marked or its worker is terminated; False leaves it
         running. A cleared task stops the job that it remembers in any case, before it submits another.
     :param durable: remember the job, so that a retry goes on with it; False submits anew in each attempt.
-    :param stop_grace: seconds that the job has between SIGTERM and SIGKILL when it is stopped; None leaves Ray's 3.
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     :raises RayConfigError: before anything is submitted, when a field cannot work.
@@ -75,43 +62,14 @@ class RaySubmitJobOperator(HiddenEnvVars):
     :raises RayJobTimeout: when the job had not ended within ``timeout``, or not started within ``startup_timeout``.
     """
 
-    template_fields: Sequence[str] = (
-        "conn_id",
-        "entrypoint",
-        "parameters",
-        "runtime_env",
-        "metadata",
-        "submission_id",
-        "entrypoint_num_cpus",
-        "entrypoint_num_gpus",
-        "entrypoint_memory",
-        "entrypoint_resources",
-        "entrypoint_label_selector",
-    )
-    template_fields_renderers: ClassVar[dict[str, str]] = {
-        "parameters": "json",
-        "runtime_env": "json",
-        "metadata": "json",
-        "entrypoint_resources": "json",
-        "entrypoint_label_selector": "json",
-    }
+    template_fields: Sequence[str] = ("conn_id", *JobFields.template_fields)
     operator_extra_links = (RayJobLink(),)
     ui_color = "#dff1fb"
 
     def __init__(
         self,
         *,
-        entrypoint: str | Sequence[str],
-        parameters: Any = None,
         conn_id: str = RayHook.default_conn_name,
-        runtime_env: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        submission_id: str | None = None,
-        entrypoint_num_cpus: float | str | None = None,
-        entrypoint_num_gpus: float | str | None = None,
-        entrypoint_memory: int | str | None = None,
-        entrypoint_resources: Mapping[str, float] | None = None,
-        entrypoint_label_selector: Mapping[str, str] | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta = 10,
@@ -120,32 +78,20 @@ class RaySubmitJobOperator(HiddenEnvVars):
         fetch_logs: bool = True,
         cancel_on_kill: bool = True,
         durable: bool = True,
-        stop_grace: float | timedelta | None = None,
         skip_on_exit_code: int | Collection[int] = (),
         fail_on_exit_code: int | Collection[int] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
-        self.entrypoint = entrypoint
-        self.parameters = parameters
-        self.runtime_env = runtime_env
-        self.metadata = metadata
-        self.submission_id = submission_id
-        self.entrypoint_num_cpus = entrypoint_num_cpus
-        self.entrypoint_num_gpus = entrypoint_num_gpus
-        self.entrypoint_memory = entrypoint_memory
-        self.entrypoint_resources = entrypoint_resources
-        self.entrypoint_label_selector = entrypoint_label_selector
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = _seconds(poll_interval)
-        self.startup_timeout = _seconds(startup_timeout)
-        self.timeout = _seconds(timeout)
+        self.poll_interval = seconds(poll_interval)
+        self.startup_timeout = seconds(startup_timeout)
+        self.timeout = seconds(timeout)
         self.fetch_logs = fetch_logs
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
-        self.stop_grace = _seconds(stop_grace)
         self.skip_on_exit_code = _codes(skip_on_exit_code)
         self.fail_on_exit_code = _codes(fail_on_exit_code)
         # The job to stop when this attempt is killed.
@@ -160,7 +106,7 @@ class RaySubmitJobOperator(HiddenEnvVars):
         with self._not_left_unwatched(context):
             hook = RayHook(self.conn_id)
             job, known = self._choose(context, hook)
-            spec = self._spec(context, job) if known is None else None
+            spec = self.job_spec(job.submission_id, job.metadata(context)) if known is None else None
             self._announce(context, hook, job, known)
             if self.deferrable and self.wait_for_completion:
                 trigger = self._trigger(job, spec and self._prepare(hook, spec))
@@ -244,32 +190,6 @@ class RaySubmitJobOperator(HiddenEnvVars):
         if self._killed and self.cancel_on_kill:
             self._target.stop(self.log, KILL_SECONDS)
 
-    def _spec(self, context: Context, job: TaskJob) -> JobSpec:
-        from airflow_provider_ray.client.jobspec import JobSpec, check_strings, command, number, whole_number
-
-        check_strings("metadata", self.metadata or {})
-        return JobSpec(
-            entrypoint=command(self.entrypoint, self.parameters),
-            submission_id=job.submission_id,
-            runtime_env=self._full_runtime_env(),
-            metadata={**(self.metadata or {}), **job.metadata(context)},
-            entrypoint_num_cpus=number("entrypoint_num_cpus", self.entrypoint_num_cpus),
-            entrypoint_num_gpus=number("entrypoint_num_gpus", self.entrypoint_num_gpus),
-            entrypoint_memory=whole_number("entrypoint_memory", self.entrypoint_memory),
-            entrypoint_resources=self.entrypoint_resources,
-            entrypoint_label_selector=self.entrypoint_label_selector,
-        )
-
-    def _full_runtime_env(self) -> Mapping[str, Any]:
-        from airflow_provider_ray.client.jobspec import check_strings
-
-        given = self.runtime_env.data if isinstance(self.runtime_env, HiddenRuntimeEnv) else self.runtime_env or {}
-        if self.stop_grace is None or not isinstance(given, Mapping):
-            return given
-        env_vars = given.get("env_vars") or {}
-        check_strings("runtime_env['env_vars']", env_vars)
-        return {**given, "env_vars": {**env_vars, STOP_GRACE_VARIABLE: str(ceil(self.stop_grace))}}
-
     def _trigger(self, job: TaskJob, spec: JobSpec | None) -> RayJobTrigger:
         return RayJobTrigger(
             conn_id=self.conn_id,
@@ -333,10 +253,6 @@ class RaySubmitJobOperator(HiddenEnvVars):
         for name in ("skip_on_exit_code", "fail_on_exit_code"):
             if wrong := [code for code in getattr(self, name) if not isinstance(code, int)]:
                 raise RayConfigError(name, repr(wrong), "an exit code or a list of them, as integers")
-
-
-def _seconds(value: Any) -> Any:
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _codes(given: int | Collection[int]) -> frozenset[int]:

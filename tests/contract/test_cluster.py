@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -51,7 +52,10 @@ async def test_nodes(client: RayClient) -> None:
 
 
 async def test_status(client: RayClient) -> None:
-    assert "/2.0 CPU" in await client.cluster.status()
+    # The autoscaler, which writes it, starts some seconds after the head.
+    while "/2.0 CPU" not in (status := await client.cluster.status()):
+        assert "No cluster status" in status
+        await asyncio.sleep(1)
 
 
 async def test_serve_that_does_not_run(client: RayClient) -> None:
