@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Read by Ray's supervisor of the job (Ray 2.49-2.60), whole seconds.
 STOP_GRACE_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+SHOWN_CHARACTERS = 2000
 
 
 class JobFields(BaseOperator):
@@ -108,6 +109,14 @@ class JobFields(BaseOperator):
             entrypoint_resources=self.entrypoint_resources,
             entrypoint_label_selector=self.entrypoint_label_selector,
         )
+
+    def log_spec(self, spec: JobSpec) -> None:
+        """Write what is submitted to the task log, folded and without the values of env_vars."""
+        self.log.info("::group::Ray job %s", spec.submission_id)
+        for name, value in spec.to_json().items():
+            shown = HiddenRuntimeEnv(value) if name == "runtime_env" else value
+            self.log.info("%s: %s", name, str(shown)[:SHOWN_CHARACTERS])
+        self.log.info("::endgroup::")
 
     def _full_runtime_env(self) -> Mapping[str, Any]:
         from airflow_provider_ray.client.jobspec import check_strings

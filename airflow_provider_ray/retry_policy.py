@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
 
+from airflow_provider_ray.job_fields import seconds
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -15,16 +17,16 @@ if TYPE_CHECKING:
 class RayRetryPolicy(RetryPolicy):
     """Retry what infrastructure did, with growing delays; fail at once where another try would end the same.
 
-    Errors that do not come from this package get the task's own ``retries`` and ``retry_delay``. No policy can go
-    beyond ``retries``.
+    For ``retry_policy=`` of operators and sensors, or of a Dag's ``default_args``. Errors that do not come from this
+    package get the task's own ``retries`` and ``retry_delay``. No policy can go beyond ``retries``.
 
     :param delay: seconds before the first retry; each further one waits twice as long.
     :param max_delay: longest delay in seconds.
     """
 
-    def __init__(self, delay: float = 10, max_delay: float = 600) -> None:
-        self.delay = delay
-        self.max_delay = max_delay
+    def __init__(self, delay: float | timedelta = 10, max_delay: float | timedelta = 600) -> None:
+        self.delay: float = seconds(delay)
+        self.max_delay: float = seconds(max_delay)
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
@@ -38,8 +40,8 @@ class RayRetryPolicy(RetryPolicy):
         if not exception.retry_helps:
             return RetryDecision.fail(f"{kind}: another try would end the same")
         # The exponent is bounded, so that no number of tries overflows.
-        seconds = min(self.delay * 2 ** min(max(try_number - 1, 0), 32), self.max_delay)
-        return RetryDecision.retry(timedelta(seconds=seconds), f"{kind}: not the fault of the job")
+        delay = min(self.delay * 2 ** min(max(try_number - 1, 0), 32), self.max_delay)
+        return RetryDecision.retry(timedelta(seconds=delay), f"{kind}: not the fault of the job")
 
     def serialize(self) -> dict[str, Any]:
         """Arguments for :meth:`deserialize`."""
@@ -51,11 +53,5 @@ class RayRetryPolicy(RetryPolicy):
         return cls(**data)
 
 
-def ray_retry_policy(delay: float | timedelta = 10, max_delay: float | timedelta = 600) -> RayRetryPolicy:
-    """A :class:`RayRetryPolicy` for ``retry_policy=`` of operators and sensors, or of a Dag's ``default_args``.
-
-    :param delay: seconds before the first retry; each further one waits twice as long.
-    :param max_delay: longest delay in seconds.
-    """
-    first, longest = (each.total_seconds() if isinstance(each, timedelta) else each for each in (delay, max_delay))
-    return RayRetryPolicy(first, longest)
+# As Dags call it.
+ray_retry_policy = RayRetryPolicy

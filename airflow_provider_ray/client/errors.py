@@ -13,13 +13,15 @@
     ├── RayJobError               a job did not end the way it should
     │   ├── RayJobFailed
     │   ├── RayJobStopped
+    │   │   └── RayJobInterrupted
     │   ├── RayJobStopping
     │   ├── RayJobLost
     │   └── RayJobTimeout
-    └── RayServeError             a Serve application did not answer the way it should
-        ├── RayServeNotReady
-        ├── RayServeDeployFailed
-        └── RayServeBadAnswer
+    ├── RayServeError             a Serve application did not answer the way it should
+    │   ├── RayServeNotReady
+    │   ├── RayServeDeployFailed
+    │   └── RayServeBadAnswer
+    └── RayTriggerError           the triggerer, or Airflow around it, could not do its part
 
 ``transient`` says whether the same request may succeed later without anybody changing anything, ``retry_helps`` whether
 another attempt of the whole task may.
@@ -178,6 +180,12 @@ class RayJobStopped(RayJobError):
     """Somebody stopped the job."""
 
 
+class RayJobInterrupted(RayJobStopped):
+    """The job was stopped because the process of its task was told to end, by a rolling deploy for example."""
+
+    retry_helps = True
+
+
 class RayJobStopping(RayJobError):
     """An earlier job of the task was told to stop and has not ended yet."""
 
@@ -192,6 +200,12 @@ class RayJobLost(RayJobError):
 
 class RayJobTimeout(RayJobError):
     """The job was not finished, or not started, when its time was up."""
+
+
+class RayTriggerError(RayError):
+    """A job could not be submitted or watched in the triggerer, for a reason that is not the cluster's."""
+
+    retry_helps = True
 
 
 class RayServeError(RayError):

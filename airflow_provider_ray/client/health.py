@@ -14,12 +14,14 @@ from time import monotonic
 from airflow_provider_ray.client.cluster import Cluster
 from airflow_provider_ray.client.errors import RayRequestError
 from airflow_provider_ray.client.models import JobDetails, Node
-from airflow_provider_ray.client.states import NODE_ALIVE, RUNNING
+from airflow_provider_ray.client.states import NODE_ALIVE, PENDING, RUNNING
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
 LOOKS_NEEDED = 2
+# Stands for whichever node is the head: there a job that is PENDING is started, or given up.
+HEAD = ""
 
 
 class NodeHealth:
@@ -35,21 +37,24 @@ class NodeHealth:
         self._nodes: Mapping[str, Node] = {}
         self._asked_since: dict[str, float] = {}
         self._missed: Counter[str] = Counter()
+        self._has_refused = False
 
     async def why_lost(self, job: JobDetails) -> str | None:
         """Why a job must be given up, None while there is no reason to.
 
-        The node of its driver has to be missing or dead at two looks that began after the job was seen on it: Ray may
-        speak first, and a node may be younger than a look.
+        The node of its driver has to be missing or dead at two looks that began after a job was first seen on it: Ray
+        may speak first, and a node may be younger than a look. For a job that is PENDING it is the head node.
         """
-        if job.status != RUNNING or job.driver_node_id is None:
+        node_id = {RUNNING: job.driver_node_id, PENDING: HEAD}.get(job.status)
+        if node_id is None:
             return None
-        node_id = job.driver_node_id
         self._asked_since.setdefault(node_id, monotonic())
         if monotonic() - self._looked_at >= LOOK_SECONDS and not self._is_looking:
             await self._look()
         if self._missed[node_id] < LOOKS_NEEDED:
             return None
+        if node_id == HEAD:
+            return "it has not started, and the head node of the cluster is dead"
         node = self._nodes.get(node_id)
         state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "not in the cluster any more"
         return f"the node {node_id} of its driver is {state}"
@@ -60,13 +65,17 @@ class NodeHealth:
             self._nodes = {node.node_id: node for node in await self._cluster.nodes()}
         except RayRequestError as error:
             # Says nothing about the nodes; polling the job meets a transient fault as well and decides.
-            log.log(logging.DEBUG if error.transient else logging.WARNING, "The nodes cannot be asked for: %s", error)
+            is_news = not error.transient and not self._has_refused
+            self._has_refused = self._has_refused or is_news
+            log.log(logging.WARNING if is_news else logging.DEBUG, "The nodes cannot be asked for: %s", error)
             return
         finally:
             self._is_looking = False
+        alive = {node.node_id for node in self._nodes.values() if node.state == NODE_ALIVE}
+        if any(self._nodes[node_id].is_head_node for node_id in alive):
+            alive.add(HEAD)
         for node_id, since in self._asked_since.items():
-            node = self._nodes.get(node_id)
-            if node is not None and node.state == NODE_ALIVE:
+            if node_id in alive:
                 self._missed[node_id] = 0
             elif since < self._looked_at:
                 self._missed[node_id] += 1

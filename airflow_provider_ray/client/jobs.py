@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -31,7 +31,7 @@ class Jobs:
         """
         return await self._http.read("GET", _path(submission_id), JobDetails.from_json)
 
-    async def list(self, only: Container[str] | None = None) -> list[JobDetails]:
+    async def list(self, only: Container[str] | None = None) -> Sequence[JobDetails]:
         """All jobs that the cluster remembers, drivers that did not come through the Jobs API included.
 
         :param only: submission_ids to keep; None keeps all.

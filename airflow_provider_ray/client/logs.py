@@ -1,15 +1,15 @@
-"""The driver's log, delivered line by line and counted in bytes."""
+"""The driver's log, relayed line by line and counted in bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import codecs
 import logging
-from collections import deque
-from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from airflow_provider_ray.client.errors import RayRequestError
+from airflow_provider_ray.client.log_lines import LAST_LINES, Logger, Relay
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.retry import retrying
@@ -19,84 +19,138 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 64 * 1024
 # A longer line is delivered in pieces, so that memory stays bounded.
 LINE_LIMIT_BYTES = 64 * 1024
-TAIL_LINES = 20
-# Ray has no offset: each read passes over what was delivered. Reading takes at most this share of the time.
+# Ray has no offset, so each read passes over what was delivered: what is followed must have an end.
+FOLLOWED_BYTES = 32 * 1024 * 1024
+# Reading takes at most this share of the time.
 READING_SHARE = 0.05
 FINAL_BUDGET_SECONDS = 15.0
+BOOKMARK_SECONDS = 2.0
+# Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
+LINES_AT_ONCE = 100
+LAST_LINE_CHARACTERS = 1000
+
+
+class Bookmark(Protocol):
+    """Keeps how far a log has been delivered, where the next process that goes on with it looks."""
+
+    async def find(self, submission_id: str) -> int:
+        """Bytes of this job's log that have been delivered, 0 when nothing is known."""
+
+    async def put(self, submission_id: str, delivered: int) -> None:
+        """Keep the number of bytes."""
 
 
 class DriverLog:
     """Hands over each line of a driver's log once, however often it is asked.
 
     A fault while reading is made up for by the next read, and the last read is repeated: it says nothing about the
-    job.
+    job. What is too much is left out, which the log says: see :class:`~.log_lines.Relay`, and after 32 MiB all but
+    the last lines.
 
     :param client: the cluster.
-    :param emit: takes a line, without its line break; None keeps the tail only.
+    :param logger: takes the lines.
+    :param bookmark: keeps the position after each read; None keeps it here only.
     """
 
-    def __init__(self, client: RayClient, emit: Callable[[str], None] | None) -> None:
+    def __init__(self, client: RayClient, logger: Logger, bookmark: Bookmark | None = None) -> None:
         self.delivered = 0
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._client = client
-        self._emit = emit
+        self._logger = logger
+        self._bookmark = bookmark
+        self._marked: int | None = None
+        self._relay: Relay | None = None
         self._next_read = 0.0
         self._within_line = False
 
-    async def deliver(
-        self, job: JobDetails, *, final: bool = False, lines: int = -1, within: float | None = None
-    ) -> None:
+    async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
         """Hand over the complete lines that are new.
 
         :param final: also a last line without a line break.
-        :param lines: look at that many of the last lines only, -1 for all.
         :param within: seconds after which the read is broken off; the next one goes on.
         """
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
             return
         started = monotonic()
+        relay = await self._open(job)
         try:
-            budget = FINAL_BUDGET_SECONDS if final else 0
             async with asyncio.timeout(None if within is None else max(within, 0)):
-                await retrying(lambda: self._read(job, final, lines), budget)
+                await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
         except (RayRequestError, TimeoutError) as error:
             level = logging.WARNING if final else logging.DEBUG
             log.log(level, "The driver's log cannot be read now: %s", error)
+        finally:
+            # Also when cancelled: what has been shown must not be shown again by whoever goes on.
+            await self._mark(job)
         self._next_read = monotonic() + (monotonic() - started) / READING_SHARE
 
-    async def _read(self, job: JobDetails, final: bool, lines: int) -> None:
+    async def _open(self, job: JobDetails) -> Relay:
+        if self._relay is None:
+            if self._bookmark is not None:
+                self.delivered = self._marked = await self._bookmark.find(str(job.submission_id))
+            self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)))
+        return self._relay
+
+    async def _mark(self, job: JobDetails) -> None:
+        if self._bookmark is None or self.delivered == self._marked:
+            return
+        try:
+            async with asyncio.timeout(BOOKMARK_SECONDS):
+                await self._bookmark.put(str(job.submission_id), self.delivered)
+        except TimeoutError:
+            log.debug("Airflow has not said that the position in the log is kept")
+        self._marked = self.delivered
+
+    async def _read(self, job: JobDetails, relay: Relay, final: bool) -> None:
+        was_followed = self.delivered < FOLLOWED_BYTES
+        try:
+            if was_followed:
+                await self._follow(job, relay, final)
+        finally:
+            relay.settle()
+        if self.delivered < FOLLOWED_BYTES:
+            return
+        if was_followed:
+            relay.say("The driver's log is shown up to its first %d bytes and, once it has ended, its last lines",
+                      self.delivered)  # fmt: skip
+        if final:
+            for line in await last_lines(self._client, job):
+                relay.show(line, len(line))
+            relay.settle()
+
+    async def _follow(self, job: JobDetails, relay: Relay, final: bool) -> None:
         to_skip, rest = self.delivered, b""
-        async with self._client.jobs.log(job, lines=lines) as stream:
+        async with self._client.jobs.log(job) as stream:
             async for chunk in stream.iter_chunked(CHUNK_BYTES):
                 fresh = chunk[to_skip:]
                 to_skip -= len(chunk) - len(fresh)
-                rest = self._hand_over(rest + fresh)
-                await asyncio.sleep(0)
+                rest = await self._hand_over(relay, rest + fresh)
+                if self.delivered >= FOLLOWED_BYTES:
+                    return
         if final and rest:
-            self._hand_over(rest + b"\n", missing=1)
+            await self._hand_over(relay, rest + b"\n", missing=1)
 
-    def _hand_over(self, text: bytes, missing: int = 0) -> bytes:
-        """Emit the complete lines of a text and return what is left of it."""
+    async def _hand_over(self, relay: Relay, text: bytes, missing: int = 0) -> bytes:
+        """Show the complete lines of a text and return what is left of it."""
         *lines, rest = text.split(b"\n")
-        for line in lines:
+        for number, line in enumerate(lines):
             if line or not self._within_line:
-                self._emit_line(line)
+                _show(relay, line)
             self._within_line = False
             self.delivered += len(line) + 1
+            if number % LINES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self.delivered -= missing
         if len(rest) < LINE_LIMIT_BYTES:
             return rest
         piece = _whole_characters(rest)
-        self._emit_line(piece)
+        _show(relay, piece)
         self._within_line = True
         self.delivered += len(piece)
         return rest[len(piece) :]
 
-    def _emit_line(self, line: bytes) -> None:
-        text = line.rstrip(b"\r").decode("utf-8", "replace")
-        self.tail.append(text[:1000])
-        if self._emit is not None:
-            self._emit(text)
+
+def _show(relay: Relay, line: bytes) -> None:
+    relay.show(line.rstrip(b"\r").decode("utf-8", "replace"), len(line))
 
 
 def _whole_characters(text: bytes) -> bytes:
@@ -105,6 +159,27 @@ def _whole_characters(text: bytes) -> bytes:
     decoder.decode(text)
     begun, _ = decoder.getstate()
     return text[: len(text) - len(begun)]
+
+
+async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
+    """The last lines of a driver's log, long ones cut off; none when they cannot be read now."""
+    if job.driver_node_id is None:
+        return []
+
+    async def read() -> bytes:
+        text = b""
+        async with client.jobs.log(job, lines=LAST_LINES) as stream:
+            async for chunk in stream.iter_chunked(CHUNK_BYTES):
+                text = (text + chunk)[-LINE_LIMIT_BYTES:]
+        return text
+
+    try:
+        text = await retrying(read, FINAL_BUDGET_SECONDS)
+    except RayRequestError as error:
+        log.warning("The last lines of the driver's log cannot be read now: %s", error)
+        return []
+    lines = text.decode("utf-8", "replace").splitlines()
+    return [line[:LAST_LINE_CHARACTERS] for line in lines[-LAST_LINES:]]
 
 
 async def read_log(client: RayClient, submission_id: str) -> str:

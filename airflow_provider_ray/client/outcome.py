@@ -6,13 +6,14 @@ trigger as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError, RayJobError, RayJobFailed, RayJobStopped, RayJobTimeout
-from airflow_provider_ray.client.logs import TAIL_LINES, DriverLog
+from airflow_provider_ray.client.log_lines import Logger
+from airflow_provider_ray.client.logs import Bookmark, DriverLog, last_lines
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.retry import FAULT_BUDGET_SECONDS, retrying
@@ -56,6 +57,11 @@ class Outcome:
         """Whether the time was up before the job had ended."""
         return self.job is not None and not is_terminal(self.job.status)
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the job ended because it was told to."""
+        return self.job is not None and self.job.status == STOPPED
+
     def result(self, conn_id: str, config: ClusterConfig) -> JobDetails:
         """The job, if it succeeded.
 
@@ -88,7 +94,8 @@ async def watch(
     poll_interval: float,
     timeout: float | None,
     startup_timeout: float | None = None,
-    emit: Callable[[str], None] | None = None,
+    logger: Logger | None = None,
+    bookmark: Bookmark | None = None,
     owned: bool = False,
 ) -> Outcome:
     """Wait for a job to its end, hand its log over line by line, and say how it ended.
@@ -100,10 +107,10 @@ async def watch(
     :param poll_interval: longest time between two looks, in seconds.
     :param timeout: seconds from now, None for no limit.
     :param startup_timeout: seconds from now in which the job has to leave PENDING, None for no limit.
-    :param emit: takes the driver's lines; None leaves the log alone.
+    :param logger: takes the driver's lines; None leaves the log alone.
+    :param bookmark: where the position in the log is kept for a process that goes on.
     :param owned: the job is the caller's: it is there, and it is stopped when the time is up or it is given up as lost.
     """
-    log = DriverLog(client, emit)
     try:
         if submission_id is None:
             submission_id, timeout = await wait_for_submission(
@@ -115,14 +122,12 @@ async def watch(
             poll_interval=poll_interval,
             timeout=timeout,
             startup_timeout=startup_timeout,
-            log=log if emit else None,
+            log=DriverLog(client, logger, bookmark) if logger else None,
             owned=owned,
         )
     except RayError as fault:
         return Outcome(fault=fault)
-    if job.status == SUCCEEDED:
-        return Outcome(job=job)
-    return Outcome(job=job, log_tail=await _tail(job, log))
+    return await _ended(client, job)
 
 
 async def look(
@@ -130,7 +135,7 @@ async def look(
     *,
     submission_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
-    emit: Callable[[str], None] | None = None,
+    logger: Logger | None = None,
     fault_budget: float = FAULT_BUDGET_SECONDS,
 ) -> Outcome | None:
     """Look at a job once; None while it has not ended or, by ``metadata``, is not there. See :func:`watch`.
@@ -143,10 +148,9 @@ async def look(
         return Outcome(fault=fault)
     if job is None or not is_terminal(job.status):
         return None
-    log = DriverLog(client, emit)
-    if emit:
-        await log.deliver(job, final=True)
-    return Outcome(job=job, log_tail=() if job.status == SUCCEEDED else await _tail(job, log))
+    if logger:
+        await DriverLog(client, logger).deliver(job, final=True)
+    return await _ended(client, job)
 
 
 async def _current(client: RayClient, submission_id: str | None, metadata: Mapping[str, str]) -> JobDetails | None:
@@ -155,7 +159,5 @@ async def _current(client: RayClient, submission_id: str | None, metadata: Mappi
     return await client.jobs.get(submission_id)
 
 
-async def _tail(job: JobDetails, log: DriverLog) -> Sequence[str]:
-    if not log.tail:
-        await log.deliver(job, final=True, lines=TAIL_LINES)
-    return tuple(log.tail)
+async def _ended(client: RayClient, job: JobDetails) -> Outcome:
+    return Outcome(job=job, log_tail=() if job.status == SUCCEEDED else await last_lines(client, job))

@@ -1,14 +1,14 @@
 """One client per cluster for everybody in an event loop, so that many waits cost a cluster no more than one.
 
-However many jobs are waited for, a cluster is asked for their states once a second at most: whoever wants to know a
-state gets it from the next round.
+However many jobs are waited for, a cluster is asked for their states in rounds, one a second at most: whoever wants to
+know a state gets it from the next round.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import astuple
 from math import inf
@@ -52,24 +52,35 @@ class SharedJobs(Jobs):
         self._list_seconds = 0.0
         self._listed_at = 0.0
         self._listed: Mapping[str, JobDetails] = {}
+        self._whole: asyncio.Task[Sequence[JobDetails]] | None = None
+        self._whole_until = 0.0
 
     async def get(self, submission_id: str) -> JobDetails:
         """Details of one job, from the next round or the one that has just been."""
         if submission_id in self._listed and monotonic() - self._listed_at < FRESH_SECONDS:
             return self._listed[submission_id]
         wanted = self._wanted.get(submission_id)
-        if wanted is None or wanted.cancelled():
+        if wanted is None:
             wanted = self._wanted[submission_id] = asyncio.get_running_loop().create_future()
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run_rounds())
         # One who gives up must not take the answer away from another.
         return await asyncio.shield(wanted)
 
+    async def list(self, only: Container[str] | None = None) -> Sequence[JobDetails]:
+        """Jobs of the cluster; whoever asks for all of them at about the same time gets the same answer."""
+        if only is not None:
+            return await super().list(only)
+        if self._whole is None or (self._whole.done() and monotonic() >= self._whole_until):
+            self._whole = asyncio.create_task(self._list_all())
+        return await asyncio.shield(self._whole)
+
     async def close(self) -> None:
         """End the rounds."""
-        if self._rounds is not None:
-            self._rounds.cancel()
-            await asyncio.gather(self._rounds, return_exceptions=True)
+        for task in (self._rounds, self._whole):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _run_rounds(self) -> None:
         while self._wanted:
@@ -96,8 +107,7 @@ class SharedJobs(Jobs):
                     if error.transient:
                         raise
                     continue
-            if not future.done():
-                future.set_result(job)
+            future.set_result(job)
             if number % WOKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -124,9 +134,20 @@ class SharedJobs(Jobs):
         self._listed_at = monotonic()
         self._listed = {str(job.submission_id): job for job in jobs}
         self._list_seconds = self._listed_at - started
-        pause = min(self._list_seconds / LISTING_SHARE, LONGEST_PAUSE_SECONDS)
-        self._next_round = max(self._next_round, self._listed_at + pause)
+        self._next_round = max(self._next_round, self._listed_at + _pause_after(self._list_seconds))
         return self._listed
+
+    async def _list_all(self) -> Sequence[JobDetails]:
+        started = monotonic()
+        try:
+            return await super().list()
+        finally:
+            ended = monotonic()
+            self._whole_until = max(started + ROUND_SECONDS, ended + _pause_after(ended - started))
+
+
+def _pause_after(listing_seconds: float) -> float:
+    return min(listing_seconds / LISTING_SHARE, LONGEST_PAUSE_SECONDS)
 
 
 def _refuse(future: asyncio.Future[JobDetails], error: Exception) -> None:

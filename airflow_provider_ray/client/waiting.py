@@ -64,7 +64,7 @@ async def wait_for_job(
                 await log.deliver(job, final=True)
             return job
         if reason := await client.health.why_lost(job):
-            return await _give_up(client, submission_id, reason, owned)
+            return await _give_up(client, submission_id, reason, owned, log)
         if job.status != PENDING:
             startup_deadline = None
         if log is not None:
@@ -90,7 +90,9 @@ async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> Jo
         raise _lost(submission_id, "its cluster has no record of it any more") from error
 
 
-async def _give_up(client: RayClient, submission_id: str, reason: str, owned: bool) -> JobDetails:
+async def _give_up(
+    client: RayClient, submission_id: str, reason: str, owned: bool, log: DriverLog | None
+) -> JobDetails:
     """Tell a job of ours to stop, in case that its driver lives; return it when it has succeeded after all."""
     if owned:
         try:
@@ -99,6 +101,8 @@ async def _give_up(client: RayClient, submission_id: str, reason: str, owned: bo
             logger.warning("Lost Ray job %r could not be told to stop: %s", submission_id, error)
         else:
             if last is not None and last.status == SUCCEEDED:
+                if log is not None:
+                    await log.deliver(last, final=True)
                 return last
     raise _lost(submission_id, reason)
 
@@ -156,7 +160,7 @@ async def wait_for_submission(
         if left is not None and left <= 0:
             raise RayJobTimeout.from_message(f"No job with metadata {dict(metadata)} appeared in time")
         await asyncio.sleep(min(next(pauses), math.inf if left is None else left))
-    return str(job.submission_id), None if deadline is None else max(deadline - monotonic(), 0)
+    return str(job.submission_id), _left(deadline)
 
 
 async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:

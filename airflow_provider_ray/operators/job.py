@@ -9,7 +9,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import conf
+from airflow.sdk import RetryAction, conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ray import durable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.outcome import Outcome
     from airflow_provider_ray.durable import TaskJob
 
-# Airflow kills the task process five seconds after on_kill began.
+# Airflow kills the process of a task that was marked or cleared five seconds after on_kill began.
 KILL_SECONDS = 4.0
 
 
@@ -46,18 +46,20 @@ class RaySubmitJobOperator(JobFields):
     :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``.
     :param poll_interval: longest time between two looks at the job, in seconds.
     :param startup_timeout: seconds until a job that is still PENDING is stopped and the task fails; None for no limit,
-        but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900).
+        but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900) while the agent of its head lives.
     :param timeout: seconds until a job that has not ended is stopped and the task fails; None for no limit. Unlike
         ``execution_timeout`` it also holds while deferred.
     :param fetch_logs: write the driver's log to the task log while the job runs.
     :param cancel_on_kill: stop the job when the task is killed, marked or its worker is terminated; False leaves it
-        running. A cleared task stops the job that it remembers in any case, before it submits another.
+        running. A task that is cleared when it is not running on a worker stops the job that it remembers in any
+        case, before it submits another.
     :param durable: remember the job, so that a retry goes on with it; False submits anew in each attempt.
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     :raises RayConfigError: before anything is submitted, when a field cannot work.
     :raises RayJobFailed: when the job failed.
     :raises RayJobStopped: when somebody stopped the job.
+    :raises RayJobInterrupted: when the job was stopped because the process of the task was told to end.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
     :raises RayJobTimeout: when the job had not ended within ``timeout``, or not started within ``startup_timeout``.
     """
@@ -107,6 +109,8 @@ class RaySubmitJobOperator(JobFields):
             hook = RayHook(self.conn_id)
             job, known = self._choose(context, hook)
             spec = self.job_spec(job.submission_id, job.metadata(context)) if known is None else None
+            if spec is not None:
+                self.log_spec(spec)
             self._announce(context, hook, job, known)
             if self.deferrable and self.wait_for_completion:
                 trigger = self._trigger(job, spec and self._prepare(hook, spec))
@@ -121,10 +125,13 @@ class RaySubmitJobOperator(JobFields):
                 poll_interval=self.poll_interval,
                 timeout=self.timeout,
                 startup_timeout=self.startup_timeout,
-                emit=partial(self.log.info, "%s") if self.fetch_logs else None,
+                logger=self.log if self.fetch_logs else None,
                 owned=True,
             )
-            return self._finish(context, hook, hook.run(waiting))
+            outcome = hook.run(waiting)
+            if not self._met_its_end(known is not None, outcome):
+                return self._finish(context, hook, outcome)
+        return self.execute(context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, str]:
         """Turn the trigger's event into the result or error that the blocking mode has."""
@@ -138,7 +145,9 @@ class RaySubmitJobOperator(JobFields):
         may_arrive = isinstance(outcome.fault, RayClusterUnavailable)
         self._target = Target(hook, event["submission_id"], event["nonce"], may_arrive)
         with self._not_left_unwatched(context):
-            return self._finish(context, hook, outcome)
+            if not self._met_its_end(event["adopted"], outcome):
+                return self._finish(context, hook, outcome)
+        return self.execute(context)
 
     def on_kill(self) -> None:
         """Stop the job of a task that is killed while it holds a worker."""
@@ -203,8 +212,15 @@ class RaySubmitJobOperator(JobFields):
             cancel_on_kill=self.cancel_on_kill,
         )
 
+    def _met_its_end(self, adopted: bool, outcome: Outcome) -> bool:
+        """Whether an earlier attempt's job was stopped after all: whoever killed that attempt had it stopped."""
+        if not adopted or not outcome.was_stopped or self._killed:
+            return False
+        self.log.info("The job of the earlier attempt has been stopped; this attempt submits one of its own")
+        return True
+
     def _finish(self, context: Context, hook: RayHook, outcome: Outcome) -> dict[str, str]:
-        from airflow_provider_ray.client.errors import RayJobFailed, RayJobLost
+        from airflow_provider_ray.client.errors import RayJobFailed, RayJobInterrupted, RayJobLost, RayJobStopped
 
         if self.durable and (outcome.is_late or isinstance(outcome.fault, RayJobLost)):
             durable.remember_end(context, lost=not outcome.is_late)
@@ -216,6 +232,10 @@ class RaySubmitJobOperator(JobFields):
                 raise AirflowSkipException(str(error)) from error
             if exit_code in self.fail_on_exit_code:
                 raise AirflowFailException(str(error)) from error
+            raise
+        except RayJobStopped as error:
+            if self._killed:
+                raise RayJobInterrupted.from_message(f"{error}\nThe task's process was told to end.") from error
             raise
         return self._result(str(job.submission_id))
 
@@ -232,15 +252,21 @@ class RaySubmitJobOperator(JobFields):
             yield
         except (RayJobError, AirflowSkipException, AirflowFailException):
             raise
-        except Exception:
-            ti = context["ti"]
+        except Exception as error:
             if self._target is None:
                 raise
-            if self.durable and ti.try_number <= ti.max_tries:
+            if self.durable and self._is_retried_after(error, context):
                 self.log.warning("Lost sight of Ray job %s; the next attempt looks for it", self._target.submission_id)
             else:
                 self._target.stop(self.log)
             raise
+
+    def _is_retried_after(self, error: Exception, context: Context) -> bool:
+        ti = context["ti"]
+        if ti.try_number > ti.max_tries or self.retry_policy is None:
+            return ti.try_number <= ti.max_tries
+        decision = self.retry_policy.evaluate(error, ti.try_number, ti.max_tries, context)
+        return decision.action != RetryAction.FAIL
 
     def _check_arguments(self) -> None:
         from airflow_provider_ray.client.errors import RayConfigError

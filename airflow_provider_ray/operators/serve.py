@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator, conf
 
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.job_fields import seconds
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class RayServeOperator(BaseOperator):
         self.headers = headers
         self.submission_id = submission_id
         self.request_timeout = request_timeout
-        self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.timeout = seconds(timeout)
         self.poll_interval = poll_interval
         self.max_answer_bytes = max_answer_bytes
         self.deferrable = deferrable

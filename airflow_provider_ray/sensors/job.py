@@ -96,7 +96,7 @@ class RayJobSensor(BaseSensorOperator):
             look,
             submission_id=self.submission_id,
             metadata=self.metadata,
-            emit=partial(self.log.info, "%s") if self.fetch_logs else None,
+            logger=self.log if self.fetch_logs else None,
             fault_budget=fault_budget,
         )
         return RayHook(self.conn_id).run(looking)

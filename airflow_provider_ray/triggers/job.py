@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.log_bookmark import XComBookmark
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
@@ -41,8 +41,8 @@ class RayJobTrigger(BaseTrigger):
 
     :param conn_id: connection of the cluster.
     :param submission_id: the job; None to wait for the newest job with ``metadata``.
-    :param nonce: text in the metadata of a job that is ours, which is stopped when the time is up or a user kills the
-        task; None for a job of somebody else, which is left alone.
+    :param nonce: text in the metadata of a job that is ours, which is stopped when the time is up, when it is given up
+        as lost and when a user kills the task; None for a job of somebody else, which is left alone.
     :param sealed_spec: what to submit first, a ``JobSpec`` under :func:`seal`; None when the job is there already.
     :param metadata: what the job's metadata must contain.
     :param poll_interval: longest time between two looks, in seconds.
@@ -98,7 +98,7 @@ class RayJobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_ray.client.errors import RayError
+        from airflow_provider_ray.client.errors import RayError, RayTriggerError
         from airflow_provider_ray.client.outcome import Outcome
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
@@ -109,9 +109,10 @@ class RayJobTrigger(BaseTrigger):
         except Exception as error:
             # A trigger that raises ends the task without its operator, which alone can see to the job.
             self.log.exception("Ray job %s can no longer be watched", self.submission_id)
-            outcome = Outcome(fault=RayError(f"{type(error).__name__}: {error}"))
+            outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
         await asyncio.sleep(not_before - monotonic())
-        yield TriggerEvent({"submission_id": self.submission_id, "nonce": self.nonce, **outcome.to_json()})
+        mine = {"submission_id": self.submission_id, "nonce": self.nonce, "adopted": self.sealed_spec is None}
+        yield TriggerEvent({**mine, **outcome.to_json()})
 
     async def on_kill(self) -> None:
         """Stop the job when a user fails, clears or marks the deferred task.
@@ -150,12 +151,13 @@ class RayJobTrigger(BaseTrigger):
                 poll_interval=self.poll_interval,
                 timeout=_until(self.end_time),
                 startup_timeout=_until(self.startup_end_time),
-                emit=partial(self.log.info, "%s") if self.fetch_logs else None,
+                logger=self.log if self.fetch_logs else None,
+                bookmark=XComBookmark(self.task_instance) if self.task_instance else None,
                 owned=self.nonce is not None,
             )
 
     async def _submit(self, client: RayClient, sealed_spec: str) -> None:
-        from airflow_provider_ray.client.errors import RayJobTimeout
+        from airflow_provider_ray.client.errors import RayTriggerError
         from airflow_provider_ray.client.jobspec import JobSpec
         from airflow_provider_ray.client.submission import find, post
 
@@ -163,7 +165,7 @@ class RayJobTrigger(BaseTrigger):
         is_late = any(moment is not None and moment <= time() for moment in (self.end_time, self.startup_end_time))
         if is_late and await find(client, spec.submission_id, str(self.nonce)) is None:
             reason = "was not submitted: no triggerer took it up within its timeout"
-            raise RayJobTimeout.from_message(f"Ray job {spec.submission_id!r} {reason}")
+            raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
         self._submitting = True
         await post(client, spec)
         self._submitting = False
@@ -203,7 +205,7 @@ class RayJobTrigger(BaseTrigger):
         states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
             dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
         )
-        current = await sync_to_async(XCom.get_one)(
+        current = await XCom.aget_one(
             key=durable.SUBMISSION_ID_KEY,
             dag_id=ti.dag_id,
             task_id=ti.task_id,
@@ -216,7 +218,7 @@ class RayJobTrigger(BaseTrigger):
 
 
 def _until(moment: float | None) -> float | None:
-    return None if moment is None else max(moment - time(), 0)
+    return None if moment is None else moment - time()
 
 
 def seal(spec: Mapping[str, Any]) -> str:

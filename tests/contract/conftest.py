@@ -23,6 +23,7 @@ from airflow_provider_ray.client.submission import submit
 from airflow_provider_ray.client.waiting import wait_for_job
 from tests.conftest import TOKEN
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.lines import Lines
 
 JOB_SECONDS = 90.0
 APPLICATION = "contract"
@@ -95,8 +96,8 @@ async def log_of(client: RayClient, job: JobDetails) -> bytes:
 
 async def lines_of(client: RayClient, job: JobDetails) -> list[str]:
     """The same through :class:`DriverLog`, for a driver that writes nothing in its first moments."""
-    lines: list[str] = []
-    await DriverLog(client, lines.append).deliver(job, final=True)
+    lines = Lines()
+    await DriverLog(client, lines).deliver(job, final=True)
     return without_preamble(lines, job)
 
 

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from airflow_provider_ray.client.jobspec import JobSpec, command
-from airflow_provider_ray.client.logs import DriverLog
+from airflow_provider_ray.client.logs import DriverLog, last_lines
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.submission import submit
 from airflow_provider_ray.client.waiting import wait_for_job
 from tests.contract.conftest import JOB_SECONDS, Cluster, lines_of, log_of, run, without_preamble
+from tests.lines import Lines
 
 pytestmark = pytest.mark.anyio
 
@@ -35,9 +36,7 @@ async def test_the_last_lines(cluster: Cluster, client: RayClient, name: str) ->
     cluster.expect(name, log=b"".join(b"%d\n" % number for number in range(1, 3001)))
     job = await run(client, name, "sleep 1; seq 3000")
     assert await lines_of(client, job) == [str(number) for number in range(1, 3001)]
-    came: list[str] = []
-    await DriverLog(client, came.append).deliver(job, final=True, lines=2)
-    assert came == ["2999", "3000"]
+    assert await last_lines(client, job) == [str(number) for number in range(2981, 3001)]
 
 
 async def test_an_empty_log(cluster: Cluster, client: RayClient, name: str) -> None:
@@ -50,13 +49,13 @@ async def test_a_log_while_it_grows(cluster: Cluster, client: RayClient, name: s
     cluster.expect(name, ends_after=2.5, log=[(0.1, b"first\nsec"), (1.5, b"ond\n"), (2.0, b"third")])
     entrypoint = "sleep 1; printf 'first\\nsec'; sleep 3; printf 'ond\\n'; sleep 3; printf third"
     await submit(client, JobSpec(entrypoint=entrypoint, submission_id=name))
-    lines: list[str] = []
-    first = DriverLog(client, lines.append)
+    lines = Lines()
+    first = DriverLog(client, lines)
     while "first" not in lines:
         await asyncio.sleep(0.1)
         await first.deliver(await client.jobs.get(name))
     assert lines[-1] == "first"
-    second = DriverLog(client, lines.append)
+    second = DriverLog(client, lines)
     second.delivered = first.delivered
     job = await wait_for_job(client, name, poll_interval=0.3, timeout=JOB_SECONDS, log=second)
     assert job.status == "SUCCEEDED"

@@ -17,6 +17,8 @@ from tests.e2e.runs import Run, eventually
 
 Start = Callable[..., Run]
 SECONDS, LONGER = 15, 40
+# Longest time between two reads of a log in a job's first minute, on a slow host.
+READ_SECONDS = 8
 BLOCKING, DEFERRED = "e2e_faults_blocking", "e2e_faults_deferred"
 CLUSTERS = {BLOCKING: 0, DEFERRED: 1}
 BOTH = pytest.mark.parametrize("dag_id", [BLOCKING, DEFERRED])
@@ -107,7 +109,13 @@ def test_a_triggerer_that_is_replaced(
         run.succeeds()
         seen(jobs=statuses(run), state="success", lines=counted(run))
         assert statuses(run) == ["SUCCEEDED"]
-        assert set(counted(run)) == set(all_lines(LONGER))
+        lines = counted(run)
+        if number == signal.SIGTERM:
+            assert lines == all_lines(LONGER)
+        else:
+            # What one read held may come twice.
+            assert set(lines) == set(all_lines(LONGER))
+            assert len(lines) <= LONGER + READ_SECONDS
 
 
 @BOTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -26,10 +27,15 @@ async def first_event(trigger: BaseTrigger) -> Any:
 
 
 def run_deferred(operator: BaseOperator, context: Any) -> Any:
-    """Execute an operator that must defer, run its trigger and resume."""
-    try:
-        operator.execute(context)
-    except TaskDeferred as deferred:
-        event = asyncio.run(first_event(rebuilt(deferred.trigger)))
-        return getattr(operator, deferred.method_name)(context, event=event, **(deferred.kwargs or {}))
-    raise AssertionError("The operator did not defer.")
+    """Execute an operator that must defer, run its trigger and resume, as often as it defers."""
+    step, has_deferred = partial(operator.execute, context), False
+    while True:
+        try:
+            result = step()
+        except TaskDeferred as deferred:
+            event = asyncio.run(first_event(rebuilt(deferred.trigger)))
+            step = partial(getattr(operator, deferred.method_name), context, event=event, **(deferred.kwargs or {}))
+            has_deferred = True
+        else:
+            assert has_deferred, "The operator did not defer."
+            return result

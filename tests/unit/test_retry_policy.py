@@ -31,6 +31,8 @@ def failed(error_type: str | None) -> errors.RayJobFailed:
         (failed("RUNTIME_ENV_SETUP_FAILURE"), RetryAction.FAIL),
         (failed(None), RetryAction.FAIL),
         (errors.RayJobStopped.from_message("stopped"), RetryAction.FAIL),
+        (errors.RayJobInterrupted.from_message("worker ended"), RetryAction.RETRY),
+        (errors.RayTriggerError("no connection to Airflow"), RetryAction.RETRY),
         (errors.RayJobTimeout.from_message("late"), RetryAction.FAIL),
         (errors.RayAuthError("GET http://ray", "403", 403), RetryAction.FAIL),
         (errors.RayConfigError("entrypoint", "nothing", "a command"), RetryAction.FAIL),

@@ -40,6 +40,6 @@ class Requests:
         """Wait until the run is released; False if that took longer than this many seconds."""
         try:
             await asyncio.wait_for(self.released.wait(), seconds)
-        except TimeoutError:
+        except asyncio.TimeoutError:  # noqa: UP041  another class than TimeoutError up to Python 3.10
             return False
         return True

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from airflow_provider_ray.client import logs
 from airflow_provider_ray.client.jobspec import JobSpec
-from airflow_provider_ray.client.logs import LINE_LIMIT_BYTES, DriverLog, read_log
+from airflow_provider_ray.client.logs import LINE_LIMIT_BYTES, LINES_AT_ONCE, DriverLog, last_lines, read_log
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.lines import Lines
 
 pytestmark = pytest.mark.anyio
 
@@ -24,8 +28,8 @@ async def job_with(client: RayClient, fake: FakeDashboard, log: bytes) -> JobDet
 
 
 async def delivered(client: RayClient, job: JobDetails, already: int = 0) -> list[str]:
-    lines: list[str] = []
-    log = DriverLog(client, lines.append)
+    lines = Lines()
+    log = DriverLog(client, lines)
     log.delivered = already
     await log.deliver(job, final=True)
     return lines
@@ -34,9 +38,9 @@ async def delivered(client: RayClient, job: JobDetails, already: int = 0) -> lis
 class EagerLog(DriverLog):
     """Reads whenever it is asked."""
 
-    async def deliver(self, job: JobDetails, *, final: bool = False, lines: int = -1) -> None:
+    async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
         self._next_read = 0.0
-        await super().deliver(job, final=final, lines=lines)
+        await super().deliver(job, final=final, within=within)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +72,8 @@ async def test_pieces_that_cut_lines_and_characters(client: RayClient, fake: Fak
 
 async def test_a_growing_log_is_delivered_once(client: RayClient, fake: FakeDashboard) -> None:
     job = await job_with(client, fake, b"")
-    lines: list[str] = []
-    log = EagerLog(client, lines.append)
+    lines = Lines()
+    log = EagerLog(client, lines)
     whole = "".join(f"line {number} é\n" for number in range(50)).encode() + b"the end"
     for end in (0, 3, 9, 10, 11, 12, 100, 101, 400, len(whole)):
         fake.outcomes["j1"].log = whole[:end]
@@ -113,8 +117,8 @@ async def test_a_long_line_that_ends_with_a_piece_adds_no_empty_line(client: Ray
 
 async def test_a_long_unfinished_line_goes_on_later(client: RayClient, fake: FakeDashboard) -> None:
     job = await job_with(client, fake, b"x" * 100_000)
-    lines: list[str] = []
-    log = EagerLog(client, lines.append)
+    lines = Lines()
+    log = EagerLog(client, lines)
     await log.deliver(job)
     assert 0 < log.delivered <= 100_000
     fake.outcomes["j1"].log = b"x" * 100_000 + b"y\nz"
@@ -127,8 +131,8 @@ async def test_a_long_unfinished_line_goes_on_later(client: RayClient, fake: Fak
 async def test_a_fault_loses_and_repeats_nothing(client: RayClient, fake: FakeDashboard, fault: Any) -> None:
     whole = "".join(f"line {number}\n" for number in range(10_000)).encode()
     job = await job_with(client, fake, whole)
-    lines: list[str] = []
-    log = EagerLog(client, lines.append)
+    lines = Lines()
+    log = EagerLog(client, lines)
     # aiohttp itself repeats a GET once when a connection that it kept is closed.
     fake.fail(fault, path=PATH, times=2 if fault == "close" else 1)
     await log.deliver(job)
@@ -163,20 +167,24 @@ async def test_a_job_without_a_driver_has_no_log(client: RayClient, fake: FakeDa
     assert fake.asked("GET", PATH) == []
 
 
-async def test_the_tail_keeps_the_last_lines(client: RayClient, fake: FakeDashboard) -> None:
+async def test_the_last_lines(client: RayClient, fake: FakeDashboard) -> None:
     job = await job_with(client, fake, b"".join(b"%d\n" % number for number in range(100)) + b"x" * 5000)
-    log = DriverLog(client, None)
-    await log.deliver(job, final=True)
-    assert list(log.tail) == [*(str(number) for number in range(81, 100)), "x" * 1000]
-    short = DriverLog(client, None)
-    await short.deliver(job, final=True, lines=3)
-    assert [line[:3] for line in short.tail] == ["98", "99", "xxx"]
+    assert await last_lines(client, job) == [*(str(number) for number in range(81, 100)), "x" * 1000]
+
+
+async def test_the_last_lines_of_a_log_that_is_gone(
+    client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = await job_with(client, fake, b"one\n")
+    fake.fail(404, path=PATH, times=9, text="no such node")
+    assert await last_lines(client, job) == []
+    assert "no such node" in caplog.text
 
 
 async def test_reading_leaves_the_cluster_alone_in_between(client: RayClient, fake: FakeDashboard) -> None:
     fake.log_write_bytes, fake.log_write_pause = 1, 0.01
     job = await job_with(client, fake, b"0123456789\n")
-    log = DriverLog(client, None)
+    log = DriverLog(client, Lines())
     for _ in range(10):
         await log.deliver(job)
     assert len(fake.asked("GET", PATH)) == 1
@@ -185,3 +193,121 @@ async def test_reading_leaves_the_cluster_alone_in_between(client: RayClient, fa
 async def test_the_whole_log(client: RayClient, fake: FakeDashboard) -> None:
     await job_with(client, fake, b"one\n\xff\nlast")
     assert await read_log(client, "j1") == "one\n\ufffd\nlast"
+
+
+async def test_a_line_has_the_level_that_it_names(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"plain\nERROR:root:no\n")
+    lines = Lines()
+    await DriverLog(client, lines).deliver(job, final=True)
+    assert (lines, lines.levels) == (["plain", "ERROR:root:no"], [logging.INFO, logging.ERROR])
+
+
+async def test_what_comes_too_fast_is_left_out_but_for_its_end(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"".join(b"%d\n" % number for number in range(500_000)))
+    lines = await delivered(client, job)
+    assert lines[:10_000] == [str(number) for number in range(10_000)]
+    notice, *last = lines[10_000:]
+    assert "489980 lines" in notice
+    assert f"{fake.url}/#/jobs/j1" in notice
+    assert last == [str(number) for number in range(499_980, 500_000)]
+
+
+async def test_a_log_that_is_left_out_in_part_goes_on(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"x\n" * 20_000)
+    lines = Lines()
+    log = EagerLog(client, lines)
+    await log.deliver(job)
+    shown = len(lines)
+    fake.outcomes["j1"].log = b"x\n" * 20_000 + b"and on\n"
+    await asyncio.sleep(0.1)
+    await log.deliver(job, final=True)
+    assert (shown, lines[shown:]) == (10_021, ["and on"])
+
+
+async def test_a_log_without_end_is_followed_up_to_a_limit(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "FOLLOWED_BYTES", 50_000)
+    job = await job_with(client, fake, b"".join(b"%9d\n" % number for number in range(1_000_000)))
+    lines = Lines()
+    log = EagerLog(client, lines)
+    await log.deliver(job)
+    *shown, notice = lines
+    assert [int(line) for line in shown] == list(range(len(shown)))
+    assert 50_000 <= log.delivered < 50_000 + logs.CHUNK_BYTES
+    assert f"{log.delivered} bytes" in notice
+    await log.deliver(job)
+    assert len(lines) == len(shown) + 1
+    await log.deliver(job, final=True)
+    assert [int(line) for line in lines[len(shown) + 1 :]] == list(range(999_980, 1_000_000))
+
+
+class Kept:
+    """A bookmark in memory."""
+
+    def __init__(self) -> None:
+        self.positions: dict[str, int] = {}
+
+    async def find(self, submission_id: str) -> int:
+        return self.positions.get(submission_id, 0)
+
+    async def put(self, submission_id: str, delivered: int) -> None:
+        self.positions[submission_id] = delivered
+
+
+async def test_another_process_goes_on_where_the_bookmark_is(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"one\ntw")
+    lines, kept = Lines(), Kept()
+    await DriverLog(client, lines, kept).deliver(job)
+    assert kept.positions == {"j1": 4}
+    fake.outcomes["j1"].log = b"one\ntwo\nthree"
+    await DriverLog(client, lines, kept).deliver(job, final=True)
+    assert lines == ["one", "two", "three"]
+
+
+async def test_a_process_that_is_ended_while_it_reads_marks_what_it_has_shown(
+    client: RayClient, fake: FakeDashboard
+) -> None:
+    fake.log_write_bytes, fake.log_write_pause = 4, 0.05
+    job = await job_with(client, fake, b"".join(b"%03d\n" % number for number in range(100)))
+    lines, kept = Lines(), Kept()
+    reading = asyncio.create_task(DriverLog(client, lines, kept).deliver(job, final=True))
+    while len(lines) < 5:
+        await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert kept.positions == {"j1": 4 * len(lines)}
+    fake.log_write_pause = 0
+    await DriverLog(client, lines, kept).deliver(job, final=True)
+    assert lines == [f"{number:03d}" for number in range(100)]
+
+
+async def test_a_bookmark_that_is_not_answered_holds_nobody_up(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(Kept):
+        async def put(self, submission_id: str, delivered: int) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(logs, "BOOKMARK_SECONDS", 0.1)
+    job = await job_with(client, fake, b"one\n")
+    lines = Lines()
+    await DriverLog(client, lines, Silent()).deliver(job, final=True)
+    assert lines == ["one"]
+
+
+async def test_others_in_the_loop_get_their_turn(client: RayClient, fake: FakeDashboard) -> None:
+    class Slow(Lines):
+        def log(self, level: int, message: str, /, *args: object) -> None:
+            super().log(level, message, *args)
+            turns.append(len(self))
+
+    turns: list[int] = []
+    job = await job_with(client, fake, b"x\n" * 5_000)
+    reading = asyncio.create_task(DriverLog(client, Slow()).deliver(job, final=True))
+    pauses = [0]
+    while not reading.done():
+        pauses.append(len(turns))
+        await asyncio.sleep(0)
+    assert max(later - earlier for earlier, later in pairwise(pauses)) <= LINES_AT_ONCE + 1

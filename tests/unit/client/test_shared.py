@@ -15,7 +15,7 @@ from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.shared import SharedJobs, shared_client
-from airflow_provider_ray.client.waiting import wait_for_job
+from airflow_provider_ray.client.waiting import wait_for_job, wait_for_submission
 from tests.fake_dashboard import FakeDashboard, Outcome
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +64,33 @@ async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
     names = await submit(fake, 10, ends_after=5.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
     assert len([request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]) == 1
+
+
+async def test_many_searches_cost_a_list_a_second(fake: FakeDashboard) -> None:
+    async def search(number: int) -> str:
+        async with shared_client(ClusterConfig(url=fake.url)) as client:
+            found, _ = await wait_for_submission(client, {"shard": str(number)}, poll_interval=0.2, timeout=None)
+            return found
+
+    searches = asyncio.gather(*(search(number) for number in range(50)))
+    await asyncio.sleep(3)
+    assert 2 <= len(fake.asked("GET", PATH)) <= 4
+    async with RayClient(ClusterConfig(url=fake.url)) as client:
+        for number in range(50):
+            await client.jobs.submit(
+                JobSpec(entrypoint="true", submission_id=f"j{number}", metadata={"shard": str(number)})
+            )
+    assert await searches == [f"j{number}" for number in range(50)]
+
+
+async def test_a_list_that_fails_fails_those_who_asked_and_nobody_later(fake: FakeDashboard) -> None:
+    await submit(fake, 1)
+    fake.fail(503, path=PATH)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(client.jobs.list(), client.jobs.list(), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {RayClusterUnavailable}
+        await asyncio.sleep(shared.ROUND_SECONDS)
+        assert [job.submission_id for job in await client.jobs.list()] == ["j0"]
 
 
 async def test_each_gets_the_state_of_its_own_job(fake: FakeDashboard) -> None:
@@ -141,7 +168,7 @@ async def test_the_last_one_closes_the_client(fake: FakeDashboard) -> None:
         async with shared_client(ClusterConfig(url=fake.url, token="another")) as other:
             assert other is not first
     with pytest.raises(RuntimeError, match="closed"):
-        await first.jobs.list()
+        await first.cluster.version()
     async with shared_client(config) as anew:
         assert await anew.jobs.list() == []
 

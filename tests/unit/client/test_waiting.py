@@ -24,6 +24,7 @@ from airflow_provider_ray.client.retry import retrying
 from airflow_provider_ray.client.waiting import find_job, stop_job, wait_for_job, wait_for_submission
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.fake_dashboard.state import NODE_ID
+from tests.lines import Lines
 
 pytestmark = pytest.mark.anyio
 
@@ -113,10 +114,8 @@ async def test_when_the_time_is_up_the_job_is_as_last_seen(client: RayClient, fa
 async def test_a_late_job_is_stopped_and_its_last_words_are_delivered(client: RayClient, fake: FakeDashboard) -> None:
     log = [(0.0, b"working\n"), (0.8, b"cleaning up")]
     await submitted(client, fake, ends_after=None, stop_after=0.5, log=log)
-    lines: list[str] = []
-    job = await wait_for_job(
-        client, "j1", poll_interval=0.1, timeout=0.5, owned=True, log=DriverLog(client, lines.append)
-    )
+    lines = Lines()
+    job = await wait_for_job(client, "j1", poll_interval=0.1, timeout=0.5, owned=True, log=DriverLog(client, lines))
     assert job.status == "RUNNING"
     assert fake.jobs["j1"].status == "STOPPED"
     assert lines == ["working", "cleaning up"]
@@ -170,17 +169,23 @@ async def test_the_log_comes_while_the_job_runs(
     monkeypatch.setattr(logs, "READING_SHARE", 1.0)
     log = [(0.0, b"first\n"), (0.6, b"second\n"), (2.0, b"third")]
     await submitted(client, fake, ends_after=2.0, log=log)
-    came: list[tuple[str, str]] = []
-    await wait_for_job(
-        client, "j1", poll_interval=0.1, log=DriverLog(client, lambda line: came.append((line, fake.jobs["j1"].status)))
-    )
-    assert came == [("first", "RUNNING"), ("second", "RUNNING"), ("third", "SUCCEEDED")]
+    statuses: list[str] = []
+
+    class Watched(Lines):
+        def log(self, level: int, message: str, /, *args: object) -> None:
+            super().log(level, message, *args)
+            statuses.append(fake.jobs["j1"].status)
+
+    lines = Watched()
+    await wait_for_job(client, "j1", poll_interval=0.1, log=DriverLog(client, lines))
+    assert lines == ["first", "second", "third"]
+    assert statuses == ["RUNNING", "RUNNING", "SUCCEEDED"]
 
 
 async def test_a_broken_log_does_not_end_the_wait(client: RayClient, fake: FakeDashboard) -> None:
     await submitted(client, fake, ends_after=0.3, log=b"x\n")
     fake.fail(404, path="/api/v0/logs/file", times=99)
-    job = await wait_for_job(client, "j1", poll_interval=0.1, log=DriverLog(client, lambda line: None))
+    job = await wait_for_job(client, "j1", poll_interval=0.1, log=DriverLog(client, Lines()))
     assert job.status == "SUCCEEDED"
 
 
@@ -293,6 +298,30 @@ async def test_a_running_job_without_its_node_is_lost(
     assert fake.jobs["j1"].status == ("STOPPED" if owned else "RUNNING")
 
 
+async def test_a_job_that_waits_for_a_dead_head_is_lost(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.3)
+    await submitted(client, fake, running_after=60)
+    waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1))
+    await asyncio.sleep(1)
+    assert not waiting_for_it.done()
+    fake.nodes[0]["state"] = "DEAD"
+    with pytest.raises(RayJobLost, match="'j1' is lost: it has not started, and the head node"):
+        await waiting_for_it
+
+
+async def test_nodes_that_may_not_be_asked_for_are_reported_once(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.1)
+    fake.fail(403, path="/api/v0/nodes", times=1000)
+    await submitted(client, fake, ends_after=1.0)
+    await wait_for_job(client, "j1", poll_interval=0.1)
+    assert len(fake.asked("GET", "/api/v0/nodes")) > 2
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
 async def test_nodes_that_cannot_be_asked_for_say_nothing(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +389,8 @@ async def test_a_job_that_succeeds_while_it_is_given_up_is_not_lost(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "LOOK_SECONDS", 0.2)
-    await submitted(client, fake, ends_after=1.5, stop_after=None)
+    await submitted(client, fake, ends_after=1.5, stop_after=None, log=[(1.4, b"last words")])
     fake.nodes.clear()
-    assert (await wait_for_job(client, "j1", poll_interval=0.1, owned=True)).status == "SUCCEEDED"
+    lines = Lines()
+    job = await wait_for_job(client, "j1", poll_interval=0.1, owned=True, log=DriverLog(client, lines))
+    assert (job.status, lines) == ("SUCCEEDED", ["last words"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, RetryAction
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_ray.client import errors, health, waiting
@@ -21,6 +21,7 @@ from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
+from airflow_provider_ray.retry_policy import ray_retry_policy
 from airflow_provider_ray.target import Target
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, TaskLog, connect
@@ -52,6 +53,17 @@ def test_returns_the_sensors_arguments_and_relays_the_log(
     assert result == {"conn_id": "ray_default", "submission_id": only_job(dashboard)}
     driver = ["first", "second", "100 %s last"]
     assert [line for line in task_log.lines if line in driver] == driver
+
+
+def test_what_is_submitted_is_folded_in_the_task_log(dashboard: FakeDashboard, context: Any, task_log: TaskLog) -> None:
+    runtime_env = {"pip": ["numpy"], "env_vars": {"PLAIN": "do-not-show"}}
+    operator(runtime_env=runtime_env, parameters={"long": "x" * 5000}).execute(context)
+    begin, end = task_log.lines.index(f"::group::Ray job {only_job(dashboard)}"), task_log.lines.index("::endgroup::")
+    folded = dict(line.split(": ", 1) for line in task_log.lines[begin + 1 : end])
+    assert folded["runtime_env"] == "{'pip': ['numpy'], 'env_vars': {'PLAIN': '***'}}"
+    assert folded["entrypoint"].startswith("python main.py '{")
+    assert len(folded["entrypoint"]) == 2000
+    assert "airflow_dag_id" in folded["metadata"]
 
 
 @MODES
@@ -114,6 +126,31 @@ def test_a_job_out_of_sight_is_left_to_the_next_attempt_or_stopped(
     with pytest.raises(errors.RayAuthError, match="403"):
         run(operator(deferrable=deferrable), context)
     assert dashboard.jobs[only_job(dashboard)].status == left
+
+
+@MODES
+def test_a_job_out_of_sight_is_stopped_when_the_policy_wants_no_retry(
+    dashboard: FakeDashboard, attempts: Attempts, deferrable: bool
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
+    with pytest.raises(errors.RayAuthError, match="403"):
+        run(operator(deferrable=deferrable, retry_policy=ray_retry_policy()), attempts.context(max_tries=3))
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+
+
+@MODES
+def test_an_earlier_attempts_job_that_was_being_stopped_is_replaced(
+    dashboard: FakeDashboard, attempts: Attempts, deferrable: bool
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=1.0)
+    operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
+    first = only_job(dashboard)
+    RayHook().run(lambda client: client.jobs.stop(first))
+    dashboard.default_outcome = Outcome()
+    result = run(operator(deferrable=deferrable), attempts.context(try_number=2, max_tries=1))
+    assert [job.status for job in dashboard.jobs.values()] == ["STOPPED", "SUCCEEDED"]
+    assert result["submission_id"] == list(dashboard.jobs)[1]
 
 
 def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts) -> None:
@@ -454,7 +491,7 @@ def test_killing_the_task_stops_the_job(dashboard: FakeDashboard, context: Any) 
     def work() -> None:
         try:
             task.execute(context)
-        except errors.RayJobStopped as error:
+        except errors.RayJobInterrupted as error:
             failures.append(error)
 
     worker = threading.Thread(target=work)
@@ -464,7 +501,8 @@ def test_killing_the_task_stops_the_job(dashboard: FakeDashboard, context: Any) 
     task.on_kill()
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
     worker.join(timeout=10)
-    assert failures
+    (failure,) = failures
+    assert ray_retry_policy().evaluate(failure, 1, 1).action == RetryAction.RETRY
 
 
 def test_a_kill_that_cannot_reach_the_cluster_says_so(

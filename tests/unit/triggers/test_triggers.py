@@ -61,7 +61,11 @@ def airflow_says(monkeypatch: pytest.MonkeyPatch, state: str, submission_id: str
     """The two answers of the execution API that a trigger asks for when it is killed."""
     states = {"r": {"t_2": state}}
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: states))
-    monkeypatch.setattr(XCom, "get_one", staticmethod(lambda **_: submission_id))
+
+    async def current(**_: Any) -> str:
+        return submission_id
+
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(current))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ async def test_a_kill_that_fails_says_so(
 async def test_a_connection_that_was_deleted_is_reported_to_the_operator(dashboard: FakeDashboard) -> None:
     event = await first_event(RayJobTrigger(conn_id="deleted", submission_id="a"))
     kind, message = event["fault"]
-    assert kind == "RayError"
+    assert kind == "RayTriggerError"
     assert "deleted" in message
 
 
@@ -190,7 +194,7 @@ async def test_a_trigger_that_comes_too_late_submits_nothing(dashboard: FakeDash
     trigger.sealed_spec = seal({"entrypoint": "true", "submission_id": "late", "metadata": MARKED})
     trigger.end_time = 1.0
     event = await first_event(trigger)
-    assert event["fault"][0] == "RayJobTimeout"
+    assert event["fault"][0] == "RayTriggerError"
     assert "no triggerer took it up" in event["fault"][1]
     assert "late" not in dashboard.jobs
 
