@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import chain, dag
-from e2e_settings import DEFAULTS, FAIL, RETRIED
+from e2e_settings import DEFAULTS, FAIL, RETRIED, until
 
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.sensors.job import RayJobSensor
@@ -23,10 +23,10 @@ def e2e_mapped() -> None:
 @dag(**DEFAULTS)
 def e2e_sensors() -> None:
     """A job that succeeds and one that fails, waited for in several ways."""
-    RaySubmitJobOperator(
+    good = RaySubmitJobOperator(
         task_id="good",
         conn_id="ray_local_2",
-        entrypoint="sleep 45; echo it went well",
+        entrypoint="sleep 3; echo it went well",
         metadata={"purpose": "{{ run_id }}"},
         wait_for_completion=False,
     )
@@ -70,6 +70,7 @@ def e2e_sensors() -> None:
         timeout=5,
         **RETRIED,
     )
+    chain(until("by_metadata", "up_for_reschedule"), good)
     chain(bad, [soft, hard])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import chain, dag
-from e2e_settings import DEFAULTS, RETRIED
+from e2e_settings import DEFAULTS, RETRIED, until
 
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.operators.serve import RayServeOperator
@@ -38,7 +38,7 @@ def e2e_serve() -> None:
         RayServeOperator(task_id="by_route", conn_id=CONN_ID, path="/answers/json"),
     ]
     release = call("release", "/release", method="POST", trigger_rule="all_done")
-    chain(submit, others, release)
+    chain(until("early", "deferred"), submit, others, release)
     chain(early, others)
     RayServeOperator(
         task_id="nobody",

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
+from airflow.sdk import XComArg, task
 
 DEFAULTS: dict[str, Any] = {
     "schedule": None,
@@ -16,6 +17,20 @@ DEFAULTS: dict[str, Any] = {
 # Airflow 3.3.2 fails some tasks that are deferred or rescheduled for a moment only; the retry finds its job again.
 RETRIED: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=1)}
 DEFERRED: dict[str, Any] = {"deferrable": True, "poll_interval": 2, **RETRIED}
+
+
+def until(task_id: str, state: str) -> XComArg:
+    """A task that waits until another task of its run is in a state, however busy the host is."""
+
+    @task.sensor(task_id=f"until_{task_id}_is_{state}", poke_interval=1, timeout=300)
+    def look(ti: Any = None) -> bool:
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id])
+        found: bool = states.get(ti.run_id, {}).get(task_id) == state
+        return found
+
+    return look()
+
+
 FAIL = """
 import sys, time
 time.sleep(4)
