@@ -118,8 +118,12 @@ class AirflowStack:
             component.send_signal(number)
         component.wait(timeout=60)
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to all processes of a component."""
+        os.killpg(self._components[name].pid, number)
+
     def restart(self, name: str) -> None:
-        """Start a component that was ended, and wait until it is well."""
+        """Start a component that was ended, or another one of the kind ("triggerer 2"), and wait until all are well."""
         self._components[name] = self._spawn(name)
         self.wait_until_healthy()
 
@@ -174,10 +178,12 @@ class AirflowStack:
             raise StackError(f"airflow db migrate failed:\n{_last_lines(done.stdout + done.stderr)}")
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        kind, _, number = name.partition(" ")
+        port = self._ports.trigger_log + int(number or 0)
         with open(self.log_folder / f"{name}.log", "wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "airflow", name],
-                env=self._full_environment(),
+                [sys.executable, "-m", "airflow", kind],
+                env={**self._full_environment(), "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(port)},
                 cwd=self.home,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,54 @@
+"""A run whose surroundings die: its job prints a numbered line per second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_ray.local import LocalCluster
+from dev.airflow_api import AirflowApi
+from tests.e2e.runs import Run, eventually
+
+SECONDS = 15
+BLOCKING, DEFERRED = "e2e_faults_blocking", "e2e_faults_deferred"
+# Time for what waits to have looked at the job, and at its log, once or twice.
+SETTLE_SECONDS = 3
+
+
+class CountingRun(Run):
+    """A run of one of the counting Dags.
+
+    :param cluster: where its job is, whatever the connection says.
+    :param conf: of the run; ``conn_id`` is the cluster's unless given.
+    """
+
+    def __init__(
+        self, api: AirflowApi, cluster: LocalCluster, dag_id: str, conf: Mapping[str, Any] | None = None
+    ) -> None:
+        self.conf = {"conn_id": cluster.name, "seconds": SECONDS, **(conf or {})}
+        super().__init__(api, dag_id, api.trigger(dag_id, self.conf))
+        self.cluster = cluster
+
+    def statuses(self) -> list[str]:
+        """States of all jobs that the run ever submitted, oldest first."""
+        return [job["status"] for job in self.jobs(self.cluster, "count")]
+
+    def wait_until_watched(self) -> None:
+        """Wait until the job runs and somebody waits for it."""
+        eventually(lambda: "RUNNING" in self.statuses() or None, "the job")
+        self.reaches("count", "deferred" if self.dag_id == DEFERRED else "running")
+        time.sleep(SETTLE_SECONDS)
+
+    def pid(self) -> int:
+        """The process of the task on its worker."""
+        found: int = self.reaches("count", "running")["pid"]
+        return found
+
+    def counted(self) -> list[str]:
+        """The driver's lines in the log of the last attempt."""
+        return [line for line in self.last_log("count") if line.startswith("line ")]
+
+    def all_lines(self) -> list[str]:
+        """What the driver prints."""
+        return [f"line {number}" for number in range(self.conf["seconds"])]

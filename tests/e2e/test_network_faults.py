@@ -1,0 +1,169 @@
+"""What becomes of a job when the network between Airflow and its cluster fails for a while.
+
+The cases run side by side, each through a proxy of its own; they spend their time waiting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from airflow_provider_ray.local import LocalCluster
+from dev.airflow_stack import AirflowStack
+from tests.e2e.fault_proxy import BLACK_HOLE, HALF_OPEN, REFUSED, Fault, FaultProxy
+from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun
+from tests.e2e.reliability import Report
+from tests.e2e.runs import eventually
+
+AWAY_SECONDS, SHORTER = 20, 5
+RUN_SECONDS, LONG_RUN_SECONDS = 30, 120
+AT_ONCE = 5
+
+
+class Network:
+    """One cluster behind a proxy, and a connection that leads there.
+
+    :param airflow: what gets the connection.
+    :param cluster: the cluster.
+    :param conn_id: id of the connection.
+    """
+
+    def __init__(self, airflow: AirflowStack, cluster: LocalCluster, conn_id: str) -> None:
+        self.proxy = FaultProxy(cluster.ports.dashboard)
+        self._airflow, self._cluster, self._conn_id = airflow, cluster, conn_id
+
+    def start(self, dag_id: str, seconds: int = RUN_SECONDS) -> CountingRun:
+        """Start a run whose task reaches the cluster through the proxy."""
+        secret = {"password": self._cluster.token} if self._cluster.token else {}
+        fields = {"conn_type": "ray", "host": "127.0.0.1", "port": self.proxy.port, **secret}
+        self._airflow.api.add_connections({self._conn_id: fields})
+        return CountingRun(self._airflow.api, self._cluster, dag_id, {"conn_id": self._conn_id, "seconds": seconds})
+
+
+def ends_well(run: CountingRun, seen: Callable[..., None]) -> None:
+    run.succeeds()
+    seen(jobs=run.statuses(), state="success", lines=run.counted())
+    assert run.statuses() == ["SUCCEEDED"]
+    assert run.counted() == run.all_lines()
+
+
+def during_submit(network: Network, report: Report, kind: str, dag_id: str) -> None:
+    with report.case(f"{kind} {AWAY_SECONDS} s during submit, {mode(dag_id)}", "the job is submitted once") as seen:
+        with network.proxy.fault(kind):
+            run = network.start(dag_id)
+            run.reaches("count", "running", "deferred")
+            time.sleep(AWAY_SECONDS)
+        ends_well(run, seen)
+
+
+def after_the_post(network: Network, report: Report, dag_id: str) -> None:
+    """The cluster gets the submission, and its answer is lost."""
+    expected = "the job is found, not submitted again"
+    with report.case(f"{HALF_OPEN} from the POST on, {AWAY_SECONDS} s, {mode(dag_id)}", expected) as seen:
+        with ExitStack() as away:
+
+            def begin() -> bool:
+                away.enter_context(network.proxy.fault(HALF_OPEN))
+                return True
+
+            network.proxy.when(b"POST /api/jobs/ ", begin)
+            run = network.start(dag_id)
+            eventually(lambda: run.statuses() or None, "the job")
+            time.sleep(AWAY_SECONDS)
+        ends_well(run, seen)
+
+
+def during_polls(network: Network, report: Report, kind: str, dag_id: str) -> None:
+    with report.case(f"{kind} {AWAY_SECONDS} s while polling, {mode(dag_id)}", "the task waits on") as seen:
+        run = network.start(dag_id)
+        run.wait_until_watched()
+        with network.proxy.fault(kind):
+            time.sleep(AWAY_SECONDS)
+        ends_well(run, seen)
+
+
+def during_log_reads(network: Network, report: Report, dag_id: str) -> None:
+    case = f"{BLACK_HOLE} {AWAY_SECONDS} s for log reads alone, {mode(dag_id)}"
+    with report.case(case, "no line is lost or repeated") as seen:
+        run = network.start(dag_id)
+        run.wait_until_watched()
+        with network.proxy.faulty(Fault(drop_requests=True, only=b"/api/v0/logs/")):
+            time.sleep(AWAY_SECONDS)
+        ends_well(run, seen)
+
+
+def during_stop(network: Network, report: Report, kind: str) -> None:
+    with report.case(f"{kind} {SHORTER} s during the stop, deferred", "the job is stopped afterwards") as seen:
+        run = network.start(DEFERRED, LONG_RUN_SECONDS)
+        run.wait_until_watched()
+        with network.proxy.fault(kind):
+            run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+            time.sleep(SHORTER)
+        eventually(lambda: run.statuses() == ["STOPPED"] or None, "the stop", 60)
+        assert run.finished() == "failed"
+        seen(jobs=run.statuses(), state="failed")
+
+
+def bad_gateways(network: Network, report: Report) -> None:
+    with report.case("20 % of all answers 502, two minutes", "nothing is noticed") as seen:
+        with network.proxy.faulty(Fault(bad_share=0.2)):
+            run = network.start(DEFERRED, LONG_RUN_SECONDS - 10)
+            run.succeeds()
+        ends_well(run, seen)
+
+
+def refused_credentials(network: Network, report: Report, status: int) -> None:
+    """What a token that was rotated looks like: Ray's own answer to the wrong one, or to none."""
+    replaced = {401: (b"Authorization:", b"X-Nothing-Here:"), 403: (b"Bearer ", b"Bearer x")}[status]
+    expected = "the attempt fails with the reason, the next one goes on with the job"
+    with report.case(f"{status} in the middle of a job, {SHORTER} s", expected) as seen:
+        run = network.start(DEFERRED)
+        run.wait_until_watched()
+        with network.proxy.faulty(Fault(replace=replaced)):
+            time.sleep(SHORTER)
+        ends_well(run, seen)
+        assert run.task("count")["try_number"] > 1
+        assert f": {status}" in run.text("count") or f"{status} " in run.text("count")
+
+
+def mode(dag_id: str) -> str:
+    return "deferred" if dag_id == DEFERRED else "running"
+
+
+CASES: Mapping[str, tuple[int, Callable[..., None]]] = {
+    **{
+        f"{name}-{kind}-{mode(dag_id)}": (index, partial(case, kind=kind, dag_id=dag_id))
+        for name, case in (("submit", during_submit), ("poll", during_polls))
+        for index, kind in enumerate((REFUSED, BLACK_HOLE, HALF_OPEN))
+        for dag_id in (BLOCKING, DEFERRED)
+    },
+    **{f"after-post-{mode(dag_id)}": (1, partial(after_the_post, dag_id=dag_id)) for dag_id in (BLOCKING, DEFERRED)},
+    **{f"log-{mode(dag_id)}": (2, partial(during_log_reads, dag_id=dag_id)) for dag_id in (BLOCKING, DEFERRED)},
+    **{f"stop-{kind}": (0, partial(during_stop, kind=kind)) for kind in (REFUSED, BLACK_HOLE, HALF_OPEN)},
+    **{str(status): (2, partial(refused_credentials, status=status)) for status in (401, 403)},
+    "502": (1, bad_gateways),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(airflow: AirflowStack, clusters: list[LocalCluster], report: Report) -> Iterator[dict[str, Future[None]]]:
+    """The cases under way; the longest begins first."""
+
+    def play(name: str, index: int, case: Callable[..., None]) -> None:
+        network = Network(airflow, clusters[index], f"network_{name}".replace(" ", "_"))
+        with network.proxy:
+            case(network, report)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        order = sorted(CASES, key=lambda name: name != "502")
+        yield {name: pool.submit(play, name, *CASES[name]) for name in order}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_network_that_fails_for_a_while(outcomes: dict[str, Future[None]], name: str) -> None:
+    outcomes[name].result()
