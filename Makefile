@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 LOCKED := 311 312 313
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray249 setup-google setup-browser test test-unit chaos lint format types demo up down bench lock screenshots clean
+.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit chaos lint format types demo up down bench lock screenshots clean
 
 help:
 	@echo 'make demo [CONF=...]  three local Ray clusters, Airflow and one run of the Dag, from set-up to take-down'
@@ -65,10 +65,10 @@ supported:
 
 locks/$(PY).txt locks/ray249-$(PY).txt locks/google-$(PY).txt: | supported
 
-test: setup setup-ray249
+test: setup setup-ray249 setup-postgres
 	$(BIN)/python -m pytest
 
-chaos: setup
+chaos: setup setup-postgres
 	$(BIN)/python -m pytest tests/e2e -k faults --chaos --reliability-table docs/reliability.md
 
 test-unit: setup
@@ -99,6 +99,10 @@ bench: setup setup-google
 
 screenshots: setup setup-browser
 	$(BIN)/python -m dev.screenshots
+
+# The end-to-end tests' Airflow has its database there.
+setup-postgres:
+	@command -v pg_lsclusters >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends postgresql; }
 
 setup-browser:
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }

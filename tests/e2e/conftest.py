@@ -15,13 +15,14 @@ import pytest
 
 from airflow_provider_ray.local import LocalCluster, LocalOptions, connections, local_clusters
 from dev.airflow_stack import AirflowStack
+from dev.postgres import Database, postgres
 from tests.e2e.reliability import Report
 from tests.e2e.runs import Run, Trigger
 
 ROOT = Path(__file__).parents[2]
 # What a production scheduler does within minutes; and more tasks at a time than the demonstration has.
 QUICKER = {
-    "AIRFLOW__CORE__PARALLELISM": "6",
+    "AIRFLOW__CORE__PARALLELISM": "8",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
 }
@@ -70,11 +71,25 @@ def clusters() -> Iterator[list[LocalCluster]]:
 
 
 @pytest.fixture(scope="session")
-def airflow(clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+def database() -> Iterator[Database]:
+    """What Airflow keeps its state in."""
+    with postgres() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    clusters: list[LocalCluster], database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowStack]:
     """An Airflow whose environment names the first cluster in every variable that Ray's own client obeys."""
     bundles = {"dags": ROOT / "dags", "e2e": Path(__file__).parent / "dags"}
     first = clusters[0].url
-    environment = {"RAY_ADDRESS": first, "RAY_API_SERVER_ADDRESS": first, "RAY_AUTH_TOKEN": "of-another-cluster"}
+    environment = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.sqlalchemy,
+        "RAY_ADDRESS": first,
+        "RAY_API_SERVER_ADDRESS": first,
+        "RAY_AUTH_TOKEN": "of-another-cluster",
+    }
     stack = AirflowStack(tmp_path_factory.mktemp("airflow"), bundles, {**environment, **QUICKER})
     with stack:
         stack.wait_until_healthy()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_ray.local import LocalCluster
@@ -12,6 +14,10 @@ from tests.e2e.runs import Run, eventually
 
 SECONDS = 15
 BLOCKING, DEFERRED = "e2e_faults_blocking", "e2e_faults_deferred"
+Playing = Mapping[str, Future[None]]
+
+# Runs that wait cost little, but not so little that a small host could take all of them.
+AT_ONCE = 5
 # Time for what waits to have looked at the job, and at its log, once or twice.
 SETTLE_SECONDS = 3
 
@@ -52,3 +58,13 @@ class CountingRun(Run):
     def all_lines(self) -> list[str]:
         """What the driver prints."""
         return [f"line {number}" for number in range(self.conf["seconds"])]
+
+
+@contextmanager
+def side_by_side(cases: Mapping[str, Callable[[], None]]) -> Iterator[Playing]:
+    """Play cases that spend their time waiting, some at a time and in this order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        playing = {name: pool.submit(case) for name, case in cases.items()}
+        yield playing
+        for each in playing.values():
+            each.cancel()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
@@ -16,13 +15,12 @@ import pytest
 from airflow_provider_ray.local import LocalCluster
 from dev.airflow_stack import AirflowStack
 from tests.e2e.fault_proxy import BLACK_HOLE, HALF_OPEN, REFUSED, Fault, FaultProxy
-from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun
+from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, side_by_side
 from tests.e2e.reliability import Report
 from tests.e2e.runs import eventually
 
 AWAY_SECONDS, SHORTER = 20, 5
 RUN_SECONDS, LONG_RUN_SECONDS = 30, 120
-AT_ONCE = 5
 
 
 class Network:
@@ -151,19 +149,20 @@ CASES: Mapping[str, tuple[int, Callable[..., None]]] = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(airflow: AirflowStack, clusters: list[LocalCluster], report: Report) -> Iterator[dict[str, Future[None]]]:
+def outcomes(airflow: AirflowStack, clusters: list[LocalCluster], report: Report) -> Iterator[Playing]:
     """The cases under way; the longest begins first."""
 
-    def play(name: str, index: int, case: Callable[..., None]) -> None:
+    def play(name: str) -> None:
+        index, case = CASES[name]
         network = Network(airflow, clusters[index], f"network_{name}".replace(" ", "_"))
         with network.proxy:
             case(network, report)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        order = sorted(CASES, key=lambda name: name != "502")
-        yield {name: pool.submit(play, name, *CASES[name]) for name in order}
+    order = sorted(CASES, key=lambda name: name != "502")
+    with side_by_side({name: partial(play, name) for name in order}) as playing:
+        yield playing
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_network_that_fails_for_a_while(outcomes: dict[str, Future[None]], name: str) -> None:
+def test_a_network_that_fails_for_a_while(outcomes: Playing, name: str) -> None:
     outcomes[name].result()

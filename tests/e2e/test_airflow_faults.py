@@ -1,0 +1,95 @@
+"""What becomes of a job when a part of Airflow dies: it runs once, and its log arrives once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from airflow_provider_ray.local import LocalCluster
+from dev.airflow_stack import AirflowStack
+from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun
+from tests.e2e.reliability import Report
+
+Start = Callable[..., CountingRun]
+LONGER, LONGEST = 40, 90
+# Longest time between two reads of a log in a job's first minute, on a slow host.
+READ_SECONDS = 8
+
+
+@pytest.fixture
+def start(airflow: AirflowStack, clusters: list[LocalCluster]) -> Start:
+    """Start a run on the first cluster, or a deferred one on the second."""
+
+    def started(dag_id: str, **conf: object) -> CountingRun:
+        return CountingRun(airflow.api, clusters[dag_id == DEFERRED], dag_id, conf)
+
+    return started
+
+
+@contextmanager
+def without(airflow: AirflowStack, name: str, number: signal.Signals) -> Iterator[None]:
+    airflow.end(name, number)
+    try:
+        yield
+    finally:
+        airflow.restart(name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_triggerer_that_is_replaced(
+    airflow: AirflowStack, start: Start, report: Report, number: signal.Signals
+) -> None:
+    with report.case(f"triggerer ended ({number.name}) and started again", "the job goes on, waited for anew") as seen:
+        run = start(DEFERRED, seconds=LONGER)
+        run.wait_until_watched()
+        with without(airflow, "triggerer", number):
+            assert run.statuses() == ["RUNNING"]
+        run.succeeds()
+        lines = run.counted()
+        seen(jobs=run.statuses(), state="success", lines=lines)
+        assert run.statuses() == ["SUCCEEDED"]
+        if number == signal.SIGTERM:
+            assert lines == run.all_lines()
+        else:
+            # What one read held may come twice.
+            assert set(lines) == set(run.all_lines())
+            assert len(lines) <= LONGER + READ_SECONDS
+
+
+@pytest.mark.chaos
+def test_a_triggerer_that_hangs_while_another_takes_over(airflow: AirflowStack, start: Start, report: Report) -> None:
+    expected = "the job goes on, waited for by the other one"
+    with report.case("triggerer SIGSTOPped 40 s, a second one running", expected) as seen:
+        run = start(DEFERRED, seconds=LONGEST)
+        run.wait_until_watched()
+        airflow.restart("triggerer 2")
+        airflow.signal("triggerer", signal.SIGSTOP)
+        time.sleep(40)
+        airflow.signal("triggerer", signal.SIGCONT)
+        run.succeeds()
+        airflow.end("triggerer 2", signal.SIGTERM)
+        seen(jobs=run.statuses(), state="success", lines=run.counted())
+        assert run.statuses() == ["SUCCEEDED"]
+        assert set(run.counted()) == set(run.all_lines())
+
+
+def test_a_scheduler_that_is_killed(airflow: AirflowStack, start: Start, report: Report) -> None:
+    """Its process group is killed, and with it the tasks of its LocalExecutor."""
+    waited, deferred = start(BLOCKING, seconds=LONGER), start(DEFERRED, seconds=LONGER)
+    with (
+        report.case("scheduler and its workers killed (SIGKILL), started again", "the job goes on") as seen,
+        report.case("scheduler killed (SIGKILL) while the task is deferred", "the job goes on") as seen_deferred,
+    ):
+        for run in (waited, deferred):
+            run.wait_until_watched()
+        with without(airflow, "scheduler", signal.SIGKILL):
+            pass
+        for run, saw in ((waited, seen), (deferred, seen_deferred)):
+            run.succeeds()
+            saw(jobs=run.statuses(), state="success", lines=run.counted())
+            assert run.statuses() == ["SUCCEEDED"]
+            assert run.counted() == run.all_lines()

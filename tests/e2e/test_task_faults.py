@@ -1,0 +1,180 @@
+"""What becomes of a job when the process of its task dies, or a user intervenes: it runs once, and none is left.
+
+The cases run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import pytest
+
+from airflow_provider_ray.local import LocalCluster
+from dev.airflow_stack import AirflowStack
+from tests.e2e.fault_proxy import FaultProxy
+from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, side_by_side
+from tests.e2e.reliability import Report
+from tests.e2e.runs import Run, eventually
+
+
+class Stage:
+    """What the cases share.
+
+    :param airflow: the Airflow.
+    :param clusters: the Ray clusters.
+    :param report: the table of faults.
+    """
+
+    def __init__(self, airflow: AirflowStack, clusters: list[LocalCluster], report: Report) -> None:
+        self.airflow, self.clusters, self.report = airflow, clusters, report
+
+    def start(self, dag_id: str, **conf: object) -> CountingRun:
+        """Start a run on the first cluster, or a deferred one on the second."""
+        return CountingRun(self.airflow.api, self.clusters[dag_id == DEFERRED], dag_id, conf)
+
+    def run(self, dag_id: str, **conf: object) -> Run:
+        """Start a run of any Dag."""
+        return Run(self.airflow.api, dag_id, self.airflow.api.trigger(dag_id, conf))
+
+
+def ended(run: CountingRun, seen: Callable[..., None], *statuses: str) -> None:
+    """The run succeeds, these are all its jobs, and each line of the last one is in the log once."""
+    run.succeeds()
+    seen(jobs=run.statuses(), state="success", lines=run.counted())
+    assert run.statuses() == list(statuses)
+    assert run.counted() == run.all_lines()
+
+
+def killed_at_the_submission(stage: Stage, *, arrives: bool) -> None:
+    when = "after" if arrives else "before"
+    cluster = stage.clusters[0]
+    with (
+        FaultProxy(cluster.ports.dashboard) as proxy,
+        stage.report.case(f"task process killed (SIGKILL) just {when} the POST", "the retry submits once") as seen,
+    ):
+        conn_id = f"killed_{when}_post"
+        stage.airflow.api.add_connections({conn_id: {"conn_type": "ray", "host": "127.0.0.1", "port": proxy.port}})
+
+        def kill() -> None:
+            if arrives:
+                eventually(lambda: run.statuses() or None, "the job", pause=0.1)
+            os.kill(run.pid(), signal.SIGKILL)
+
+        def at_the_post() -> bool:
+            if not arrives:
+                kill()
+            return arrives
+
+        run: CountingRun
+        proxy.when(b"POST /api/jobs/ ", at_the_post)
+        run = stage.start(BLOCKING, conn_id=conn_id)
+        if arrives:
+            kill()
+        ended(run, seen, "SUCCEEDED")
+        assert run.task("count")["try_number"] == 2
+
+
+def killed_while_it_polls(stage: Stage) -> None:
+    with stage.report.case("task process killed (SIGKILL) while it polls", "the retry goes on with the job") as seen:
+        run = stage.start(BLOCKING)
+        run.wait_until_watched()
+        os.kill(run.pid(), signal.SIGKILL)
+        ended(run, seen, "SUCCEEDED")
+        assert run.task("count")["try_number"] == 2
+
+
+def terminated(stage: Stage) -> None:
+    expected = "the job is stopped, the retry submits another"
+    with stage.report.case("task process terminated (SIGTERM) while it polls", expected) as seen:
+        run = stage.start(BLOCKING)
+        run.wait_until_watched()
+        os.kill(run.pid(), signal.SIGTERM)
+        ended(run, seen, "STOPPED", "SUCCEEDED")
+
+
+def marked(stage: Stage, *, dag_id: str, state: str) -> None:
+    mode = "deferred" if dag_id == DEFERRED else "running"
+    with stage.report.case(f"marked {state} while {mode}", "the job is stopped") as seen:
+        run = stage.start(dag_id)
+        run.wait_until_watched()
+        run.api.set_task_state(dag_id, run.run_id, "count", state)
+        eventually(lambda: run.statuses() == ["STOPPED"] or None, "the stop", 40)
+        assert run.finished() == state
+        seen(jobs=run.statuses(), state=state)
+        assert run.task("count")["state"] == state
+
+
+def cleared(stage: Stage, *, dag_id: str) -> None:
+    mode = "deferred" if dag_id == DEFERRED else "running"
+    with stage.report.case(f"cleared while {mode}", "the job is stopped, another is submitted") as seen:
+        run = stage.start(dag_id)
+        run.wait_until_watched()
+        run.api.clear(dag_id, run.run_id, "count")
+        ended(run, seen, "STOPPED", "SUCCEEDED")
+
+
+def cleared_after_its_success(stage: Stage) -> None:
+    with stage.report.case("cleared after success", "another job is submitted") as seen:
+        run = stage.start(DEFERRED)
+        run.succeeds()
+        run.api.clear(DEFERRED, run.run_id, "count")
+        eventually(lambda: len(run.statuses()) == 2 or None, "the second job")
+        ended(run, seen, "SUCCEEDED", "SUCCEEDED")
+
+
+def an_id_that_another_job_has(stage: Stage) -> None:
+    with stage.report.case("submission_id that another job has", "refused; the other job goes on") as seen:
+        owner = stage.start(BLOCKING)
+        owner.wait_until_watched()
+        (job,) = owner.jobs(owner.cluster, "count")
+        taken = stage.run("e2e_faults_taken", submission_id=job["submission_id"])
+        taken.expect("taken", "failed")
+        assert "which another job on this cluster has" in taken.text("taken")
+        ended(owner, seen, "SUCCEEDED")
+
+
+def what_is_not_text(stage: Stage) -> None:
+    fault = "invalid UTF-8 and a line of 5 MB in the driver's log"
+    with stage.report.case(fault, "all of it is in the task log") as seen:
+        run = stage.run("e2e_faults_awkward")
+        run.succeeds()
+        statuses = [job["status"] for job in run.jobs(stage.clusters[0], "write")]
+        log = run.last_log("write")
+        written = log[log.index("before") : log.index("after") + 1]
+        seen(jobs=statuses, state="success", lines=[f"{number} {line}" for number, line in enumerate(written)])
+        assert statuses == ["SUCCEEDED"]
+        assert written[1] == "\ufffd\ufffd"
+        assert "".join(written[2:-1]) == "x" * 5_000_000
+
+
+CASES: Mapping[str, Callable[[Stage], None]] = {
+    "killed before the POST": partial(killed_at_the_submission, arrives=False),
+    "killed after the POST": partial(killed_at_the_submission, arrives=True),
+    "killed while it polls": killed_while_it_polls,
+    "terminated": terminated,
+    **{
+        f"marked {state} {dag_id}": partial(marked, dag_id=dag_id, state=state)
+        for state in ("failed", "success")
+        for dag_id in (BLOCKING, DEFERRED)
+    },
+    **{f"cleared {dag_id}": partial(cleared, dag_id=dag_id) for dag_id in (BLOCKING, DEFERRED)},
+    "cleared after its success": cleared_after_its_success,
+    "an id that another job has": an_id_that_another_job_has,
+    "what is not text": what_is_not_text,
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(airflow: AirflowStack, clusters: list[LocalCluster], report: Report) -> Iterator[Playing]:
+    """The cases under way."""
+    stage = Stage(airflow, clusters, report)
+    with side_by_side({name: partial(case, stage) for name, case in CASES.items()}) as playing:
+        yield playing
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_task_and_its_job(outcomes: Playing, name: str) -> None:
+    outcomes[name].result()
