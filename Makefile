@@ -94,7 +94,7 @@ up: setup
 down: setup
 	$(BIN)/python -m dev.demo down
 
-bench: setup setup-google
+bench: setup setup-google setup-postgres
 	$(BIN)/python -m benchmarks
 
 screenshots: setup setup-browser

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import imports, processing, slots, submission, waits
+from benchmarks import imports, processing, slots, submission, triggerer, waits
 
 ALL: dict[str, Callable[[], dict[str, Any]]] = {
     "imports": imports.measure,
     "submission": submission.measure,
     "slots": slots.measure,
     "waits": waits.measure,
+    "triggerer": triggerer.measure,
     "processing": processing.measure,
 }
 OUTPUT = Path(__file__).resolve().parent.parent / "out" / "bench"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from aiohttp import web
 
 CLUSTERS = 3
 POLL_SECONDS = 10.0
-# Jobs end evenly over this time, in seconds after the dashboards' start.
+# Jobs end evenly over this time, in seconds after they are told to go.
 ENDS = (10.0, 50.0)
 LAG_PROBE_SECONDS = 0.02
 NODE_ID = "f" * 56
@@ -36,18 +37,20 @@ def measure() -> dict[str, Any]:
 
 def _run(jobs: int, wait: Wait) -> dict[str, Any]:
     each = jobs // CLUSTERS
-    with _dashboards(each) as urls:
+    with dashboards(each) as urls:
         return asyncio.run(_measured(urls, each, wait))
 
 
 async def _measured(urls: list[str], jobs: int, wait: Wait) -> dict[str, Any]:
     lags: list[float] = []
     probe = asyncio.create_task(_probe(lags))
+    for url in urls:
+        await _get(f"{url}/go")
     cpu, started = time.process_time(), time.monotonic()
     delays = await asyncio.gather(*(wait(url, f"j{number}") for url in urls for number in range(jobs)))
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     probe.cancel()
-    requests = [await _count(url) for url in urls]
+    requests = [int(await _get(f"{url}/count")) for url in urls]
     return {
         "requests per second and cluster": round(max(requests) / seconds, 2),
         "loop lag, p99, ms": round(statistics.quantiles(lags, n=100)[98] * 1000, 1),
@@ -56,9 +59,9 @@ async def _measured(urls: list[str], jobs: int, wait: Wait) -> dict[str, Any]:
     }
 
 
-async def _count(url: str) -> int:
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/count") as answer:
-        return int(await answer.text())
+async def _get(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.text()
 
 
 async def _probe(lags: list[float]) -> None:
@@ -93,7 +96,8 @@ async def _one_request_each(url: str, submission_id: str) -> float:
 
 
 @contextlib.contextmanager
-def _dashboards(jobs: int) -> Iterator[list[str]]:
+def dashboards(jobs: int) -> Iterator[list[str]]:
+    """Three servers with that many jobs each, which run on until somebody says ``GET /go``."""
     command = [sys.executable, "-m", "benchmarks.waits", str(jobs)]
     servers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(CLUSTERS)]
     try:
@@ -108,7 +112,7 @@ class _Dashboard:
     """Answers for jobs that run until their time has come."""
 
     def __init__(self, jobs: int) -> None:
-        self._started = time.time()
+        self._started = math.inf
         first, last = ENDS
         self._ends = {f"j{number}": first + (last - first) * number / jobs for number in range(jobs)}
         self._count = 0
@@ -121,6 +125,7 @@ class _Dashboard:
                 web.get("/api/jobs/{id}", self._get),
                 web.get("/api/v0/nodes", self._nodes),
                 web.get("/count", self._counted),
+                web.get("/go", self._go),
             ]
         )
         return application
@@ -136,7 +141,7 @@ class _Dashboard:
             "metadata": {"airflow_dag_id": "fan_out", "airflow_run_id": "manual", "airflow_task_id": "submit"},
             "runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"},
             "driver_node_id": NODE_ID,
-            "start_time": int(self._started * 1000),
+            "start_time": 1_700_000_000_000,
             "end_time": int((self._started + self._ends[submission_id]) * 1000) if ended else None,
         }
 
@@ -152,6 +157,10 @@ class _Dashboard:
         self._count += 1
         node = {"node_id": NODE_ID, "state": "ALIVE"}
         return web.json_response({"data": {"result": {"result": [node]}}})
+
+    async def _go(self, request: web.Request) -> web.Response:
+        self._started, self._count = time.time(), 0
+        return web.Response()
 
     async def _counted(self, request: web.Request) -> web.Response:
         return web.json_response(self._count)
