@@ -17,7 +17,7 @@ BLOCKING, DEFERRED = "e2e_faults_blocking", "e2e_faults_deferred"
 Playing = Mapping[str, Future[None]]
 
 # Runs that wait cost little, but not so little that a small host could take all of them.
-AT_ONCE = 5
+AT_ONCE = 7
 # Time for what waits to have looked at the job, and at its log, once or twice.
 SETTLE_SECONDS = 3
 
