@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from multidict import CIMultiDict
@@ -35,11 +36,16 @@ from airflow_provider_ray.client.errors import (
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024
+# A megabyte of JSON takes some ten milliseconds to decode, in which nothing else in the loop goes on.
+LARGE_BYTES = 256 * 1024
+TURN_SECONDS = 0.05
 _LATER = frozenset({408, 425, 429})
 # The head asks its agent and answers the agent's 4xx with a 500.
 _WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
 
 T = TypeVar("T")
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
 
 
 class Http:
@@ -100,6 +106,8 @@ class Http:
         """
         async with self.open(method, path, **options) as response:
             body = await response.read()
+        if len(body) > LARGE_BYTES:
+            await _turn()
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -157,6 +165,15 @@ class Http:
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
         text = (await response.content.read(ERROR_TEXT_LIMIT)).decode("utf-8", "replace")
         return refusal(name, response.status, text, response.headers.get("Location"), self._token_field)
+
+
+async def _turn() -> None:
+    """Wait while others in the loop decode large answers: two in one go would hold it up twice as long."""
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    turn = max(_turns.get(loop, now), now)
+    _turns[loop] = turn + TURN_SECONDS
+    await asyncio.sleep(turn - now)
 
 
 def refusal(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -31,15 +31,19 @@ class Jobs:
         """
         return await self._http.read("GET", _path(submission_id), JobDetails.from_json)
 
-    async def list(self, only: Container[str] | None = None) -> Sequence[JobDetails]:
-        """All jobs that the cluster remembers, drivers that did not come through the Jobs API included.
+    async def list(self) -> Sequence[JobDetails]:
+        """All jobs that the cluster remembers, drivers that did not come through the Jobs API included."""
+        return await self._http.read(
+            "GET", "/api/jobs/", lambda bodies: [JobDetails.from_json(body) for body in bodies]
+        )
 
-        :param only: submission_ids to keep; None keeps all.
-        """
+    async def pick(self, wanted: Container[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Some jobs of the list by submission_id, as Ray describes them; those that it does not know are not there."""
 
-        def build(bodies: list[dict[str, Any]]) -> list[JobDetails]:
-            kept = bodies if only is None else [body for body in bodies if body["submission_id"] in only]
-            return [JobDetails.from_json(body) for body in kept]
+        def build(bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+            return {
+                body["submission_id"]: body for body in bodies if body["submission_id"] in wanted and body["status"]
+            }
 
         return await self._http.read("GET", "/api/jobs/", build)
 

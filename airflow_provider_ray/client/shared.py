@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import astuple
 from math import inf
 from time import monotonic
-from typing import Self
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from airflow_provider_ray.client.config import ClusterConfig
@@ -51,14 +51,14 @@ class SharedJobs(Jobs):
         self._get_seconds = 0.005
         self._list_seconds = 0.0
         self._listed_at = 0.0
-        self._listed: Mapping[str, JobDetails] = {}
+        self._listed: Mapping[str, Mapping[str, Any]] = {}
         self._whole: asyncio.Task[Sequence[JobDetails]] | None = None
         self._whole_until = 0.0
 
     async def get(self, submission_id: str) -> JobDetails:
         """Details of one job, from the next round or the one that has just been."""
         if submission_id in self._listed and monotonic() - self._listed_at < FRESH_SECONDS:
-            return self._listed[submission_id]
+            return JobDetails.from_json(self._listed[submission_id])
         wanted = self._wanted.get(submission_id)
         if wanted is None:
             wanted = self._wanted[submission_id] = asyncio.get_running_loop().create_future()
@@ -67,10 +67,8 @@ class SharedJobs(Jobs):
         # One who gives up must not take the answer away from another.
         return await asyncio.shield(wanted)
 
-    async def list(self, only: Container[str] | None = None) -> Sequence[JobDetails]:
-        """Jobs of the cluster; whoever asks for all of them at about the same time gets the same answer."""
-        if only is not None:
-            return await super().list(only)
+    async def list(self) -> Sequence[JobDetails]:
+        """Jobs of the cluster; whoever asks at about the same time gets the same answer."""
         if self._whole is None or (self._whole.done() and monotonic() >= self._whole_until):
             self._whole = asyncio.create_task(self._list_all())
         return await asyncio.shield(self._whole)
@@ -97,7 +95,7 @@ class SharedJobs(Jobs):
         listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
         for number, (submission_id, future) in enumerate(wanted.items(), start=1):
             if submission_id in listed:
-                job = listed[submission_id]
+                job = JobDetails.from_json(listed[submission_id])
             else:
                 # Only a 404 of its own says that a job is not there.
                 try:
@@ -122,17 +120,17 @@ class SharedJobs(Jobs):
         self._get_seconds += 0.2 * (monotonic() - started - self._get_seconds)
         return job
 
-    async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
+    async def _list(self, wanted: Container[str]) -> Mapping[str, Mapping[str, Any]]:
         started = monotonic()
         try:
-            jobs = await self.list(only=wanted)
+            listed = await self.pick(wanted)
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
             log.debug("The jobs cannot be listed now: %s", error)
             self._listed, self._listed_at, self._list_seconds = {}, monotonic(), inf
             return {}
         self._listed_at = monotonic()
-        self._listed = {str(job.submission_id): job for job in jobs}
+        self._listed = listed
         self._list_seconds = self._listed_at - started
         self._next_round = max(self._next_round, self._listed_at + _pause_after(self._list_seconds))
         return self._listed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pendulum
 from airflow.sdk import DAG, BaseOperator
@@ -23,7 +24,7 @@ class Waiting(BaseOperator):
 
     start_from_trigger = True
 
-    def __init__(self, *, trigger: str, arguments: dict[str, object], **kwargs: object) -> None:
+    def __init__(self, *, trigger: str, arguments: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(pool=POOL, **kwargs)
         self.trigger, self.arguments = trigger, arguments
         self.start_trigger_args = StartTriggerArgs(

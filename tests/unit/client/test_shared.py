@@ -53,13 +53,13 @@ async def test_few_waits_read_no_list(fake: FakeDashboard) -> None:
 async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = SharedJobs.list
+    quick = SharedJobs.pick
 
     async def slow(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
         await asyncio.sleep(0.3)
         return await quick(self, *arguments, **options)
 
-    monkeypatch.setattr(SharedJobs, "list", slow)
+    monkeypatch.setattr(SharedJobs, "pick", slow)
     monkeypatch.setattr(shared, "LISTING_SHARE", 1.0)
     names = await submit(fake, 10, ends_after=5.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
@@ -128,7 +128,7 @@ async def test_without_a_list_jobs_are_asked_for_one_by_one(
     async def refused(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
         raise RayAuthError("GET /api/jobs/", "403", 403)
 
-    monkeypatch.setattr(SharedJobs, "list", refused)
+    monkeypatch.setattr(SharedJobs, "pick", refused)
     names = await submit(fake, 20, ends_after=1.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
 
