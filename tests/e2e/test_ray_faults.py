@@ -81,7 +81,7 @@ def agent(spare: SpareCluster, report: Report) -> None:
     with report.case("head's agent killed", "RayJobLost; the retry submits another once the head is back") as seen:
         run = spare.start(ENDLESS_SECONDS)
         run.wait_until_watched()
-        spare.kill("dashboard/agent.py")
+        spare.kill("ray::DashboardAgent")
         when_lost(run, "the node")
         assert run.statuses() == ["RUNNING"]
         spare.come_back()
@@ -94,7 +94,7 @@ def without_records(spare: SpareCluster, report: Report) -> None:
         run.wait_until_watched()
         spare.kill_all()
         spare.come_back()
-        when_lost(run, "no record")
+        when_lost(run, "its cluster has no record")
         replaced(run, spare, seen, left=[])
 
 
