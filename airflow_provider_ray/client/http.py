@@ -7,12 +7,13 @@ proxy variables of the environment are not read, and cookies are not kept.
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -104,27 +105,28 @@ class Http:
 
         :raises RayRequestError: one of its leaves; see the tree in ``errors``.
         """
-        async with self.open(method, path, **options) as response:
-            body = await response.read()
-        if len(body) > LARGE_BYTES:
-            await _turn()
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
-            raise RayNotADashboard(self._name(method, path), reason, response.status) from error
+        return await self.read(method, path, lambda body: body, **options)
 
     async def read(self, method: str, path: str, build: Callable[[Any], T], **options: Any) -> T:
         """Send a request and build a value from the JSON of its answer.
 
         :raises RayNotADashboard: also when the answer lacks what every Ray says.
         """
-        body = await self.json(method, path, **options)
-        try:
-            return build(body)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = f"answered, but not as Ray's dashboard does ({type(error).__name__}: {error})"
-            raise RayNotADashboard(self._name(method, path), reason) from error
+        async with self.open(method, path, **options) as response:
+            text = await response.read()
+        if len(text) > LARGE_BYTES:
+            await _turn()
+        with _without_collections():
+            try:
+                body = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
+                raise RayNotADashboard(self._name(method, path), reason, response.status) from error
+            try:
+                return build(body)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                reason = f"answered, but not as Ray's dashboard does ({type(error).__name__}: {error})"
+                raise RayNotADashboard(self._name(method, path), reason) from error
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time allowed grows with their number."""
@@ -165,6 +167,18 @@ class Http:
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
         text = (await response.content.read(ERROR_TEXT_LIMIT)).decode("utf-8", "replace")
         return refusal(name, response.status, text, response.headers.get("Location"), self._token_field)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Decoding a large answer makes the garbage collector look at everything in the process, again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def _turn() -> None:

@@ -37,12 +37,18 @@ class Jobs:
             "GET", "/api/jobs/", lambda bodies: [JobDetails.from_json(body) for body in bodies]
         )
 
-    async def pick(self, wanted: Container[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Some jobs of the list by submission_id, as Ray describes them; those that it does not know are not there."""
+    async def pick(self, wanted: Container[str], known: Mapping[str, JobDetails]) -> Mapping[str, JobDetails]:
+        """Some jobs of the list by submission_id; those that the cluster does not know are not there.
 
-        def build(bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        :param known: what an earlier call returned; a job without news is taken from there.
+        """
+
+        def build(bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, JobDetails]:
             return {
-                body["submission_id"]: body for body in bodies if body["submission_id"] in wanted and body["status"]
+                body["submission_id"]: _without_news(known.get(body["submission_id"]), body)
+                or JobDetails.from_json(body)
+                for body in bodies
+                if body["submission_id"] in wanted
             }
 
         return await self._http.read("GET", "/api/jobs/", build)
@@ -72,6 +78,12 @@ class Jobs:
             "GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout
         ) as response:
             yield response.content
+
+
+def _without_news(job: JobDetails | None, body: Mapping[str, Any]) -> JobDetails | None:
+    if job is not None and job.status == body["status"] and job.message == body.get("message"):
+        return job if job.driver_node_id == body.get("driver_node_id") else None
+    return None
 
 
 def _path(submission_id: str) -> str:

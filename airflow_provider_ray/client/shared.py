@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import astuple
 from math import inf
 from time import monotonic
-from typing import Any, Self
+from typing import Self
 from weakref import WeakKeyDictionary
 
 from airflow_provider_ray.client.config import ClusterConfig
@@ -51,14 +51,14 @@ class SharedJobs(Jobs):
         self._get_seconds = 0.005
         self._list_seconds = 0.0
         self._listed_at = 0.0
-        self._listed: Mapping[str, Mapping[str, Any]] = {}
+        self._listed: Mapping[str, JobDetails] = {}
         self._whole: asyncio.Task[Sequence[JobDetails]] | None = None
         self._whole_until = 0.0
 
     async def get(self, submission_id: str) -> JobDetails:
         """Details of one job, from the next round or the one that has just been."""
         if submission_id in self._listed and monotonic() - self._listed_at < FRESH_SECONDS:
-            return JobDetails.from_json(self._listed[submission_id])
+            return self._listed[submission_id]
         wanted = self._wanted.get(submission_id)
         if wanted is None:
             wanted = self._wanted[submission_id] = asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ class SharedJobs(Jobs):
         listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
         for number, (submission_id, future) in enumerate(wanted.items(), start=1):
             if submission_id in listed:
-                job = JobDetails.from_json(listed[submission_id])
+                job = listed[submission_id]
             else:
                 # Only a 404 of its own says that a job is not there.
                 try:
@@ -120,10 +120,10 @@ class SharedJobs(Jobs):
         self._get_seconds += 0.2 * (monotonic() - started - self._get_seconds)
         return job
 
-    async def _list(self, wanted: Container[str]) -> Mapping[str, Mapping[str, Any]]:
+    async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
         started = monotonic()
         try:
-            listed = await self.pick(wanted)
+            listed = await self.pick(wanted, self._listed)
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
             log.debug("The jobs cannot be listed now: %s", error)
