@@ -102,7 +102,7 @@ screenshots: setup setup-browser
 
 # The end-to-end tests' Airflow has its database there.
 setup-postgres:
-	@command -v pg_lsclusters >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends postgresql; }
+	@{ command -v pg_lsclusters || command -v initdb; } >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends postgresql; }
 
 setup-browser:
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }

@@ -31,10 +31,10 @@ class JobFields(BaseOperator):
         ``env_vars`` do not show in the rendered template. (templated)
     :param metadata: strings to find the job by; the task's own identity is added. (templated)
     :param submission_id: id of the job; by default one that names the task and is unique. (templated)
-    :param entrypoint_num_cpus: CPUs reserved for the driver. (templated)
-    :param entrypoint_num_gpus: GPUs reserved for the driver. (templated)
-    :param entrypoint_memory: bytes reserved for the driver. (templated)
-    :param entrypoint_resources: custom resources reserved for the driver. (templated)
+    :param entrypoint_num_cpus: CPUs reserved for the driver; None leaves Ray's default, 0. (templated)
+    :param entrypoint_num_gpus: GPUs reserved for the driver; None leaves Ray's default, 0. (templated)
+    :param entrypoint_memory: bytes reserved for the driver; None leaves Ray's default, 0. (templated)
+    :param entrypoint_resources: custom resources reserved for the driver, None for none. (templated)
     :param entrypoint_label_selector: labels of the node for the driver, Ray 2.54+. (templated)
     :param stop_grace: seconds that the job has between SIGTERM and SIGKILL when it is stopped; None leaves Ray's 3.
     """

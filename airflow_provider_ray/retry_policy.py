@@ -20,8 +20,8 @@ class RayRetryPolicy(RetryPolicy):
     For ``retry_policy=`` of operators and sensors, or of a Dag's ``default_args``. Errors that do not come from this
     package get the task's own ``retries`` and ``retry_delay``. No policy can go beyond ``retries``.
 
-    :param delay: seconds before the first retry; each further one waits twice as long.
-    :param max_delay: longest delay in seconds.
+    :param delay: seconds before the first retry, default 10; each further one waits twice as long.
+    :param max_delay: longest delay in seconds, default 600.
     """
 
     def __init__(self, delay: float | timedelta = 10, max_delay: float | timedelta = 600) -> None:

@@ -1,4 +1,4 @@
-"""A real Airflow on this host as child processes: SQLite, LocalExecutor, its own home and ports."""
+"""A real Airflow on this host as child processes: LocalExecutor, its own home and ports, and by default SQLite."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from airflow_provider_ray.local.ports import is_free
 from dev.airflow_api import AirflowApi
@@ -110,12 +113,13 @@ class AirflowStack:
                 raise StackError(f"{name} ended with exit code {code}{self._log_end(name)}")
 
     def end(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to a component, SIGKILL to all its processes, and wait for its end."""
+        """Send a signal to a component, SIGKILL also to its children and theirs, and wait for its end."""
         component = self._components.pop(name)
-        if number == signal.SIGKILL:
-            os.killpg(component.pid, number)
-        else:
-            component.send_signal(number)
+        children = psutil.Process(component.pid).children(recursive=True) if number == signal.SIGKILL else []
+        component.send_signal(number)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
         component.wait(timeout=60)
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -123,7 +127,10 @@ class AirflowStack:
         os.killpg(self._components[name].pid, number)
 
     def restart(self, name: str) -> None:
-        """Start a component that was ended, or another one of the kind ("triggerer 2"), and wait until all are well."""
+        """Start a component that was ended, or another one of the kind ("triggerer 2").
+
+        Waits until the first of each kind is well; an end that Airflow has not noticed yet goes for that.
+        """
         self._components[name] = self._spawn(name)
         self.wait_until_healthy()
 

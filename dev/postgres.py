@@ -6,11 +6,9 @@ Airflow's scheduler gives up when SQLite is locked, which happens when many task
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,7 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_provider_ray.local.ports import is_free
+
 USER = "airflow"
+FIRST_PORT = 5433
 START_SECONDS = 60.0
 # Nothing of it has to outlive a crash.
 SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
@@ -58,9 +59,8 @@ def postgres() -> Iterator[Database]:
     user = "postgres" if os.getuid() == 0 else None
     try:
         if user:
-            account = pwd.getpwnam(user)
-            os.chown(folder, account.pw_uid, account.pw_gid)
-        database = Database(_free_port(), secrets.token_hex(16))
+            shutil.chown(folder, user)
+        database = Database(next(filter(is_free, range(FIRST_PORT, FIRST_PORT + 100))), secrets.token_hex(16))
         _initialise(folder, database, user)
         with open(folder / "log", "wb") as log:
             server = subprocess.Popen(
@@ -76,7 +76,11 @@ def postgres() -> Iterator[Database]:
             yield database
         finally:
             server.send_signal(signal.SIGINT)
-            server.wait(timeout=30)
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise
     finally:
         shutil.rmtree(folder)
 
@@ -120,10 +124,3 @@ def _wait_until_ready(database: Database, server: subprocess.Popen[bytes], log: 
         if server.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"PostgreSQL does not start:\n{log.read_text()}")
         time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port

@@ -13,7 +13,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -116,7 +116,7 @@ class Http:
             text = await response.read()
         if len(text) > LARGE_BYTES:
             await _turn()
-        with _without_collections():
+        with _without_collections() if len(text) > LARGE_BYTES else nullcontext():
             try:
                 body = json.loads(text)
             except (ValueError, RecursionError) as error:

@@ -81,9 +81,8 @@ class Jobs:
 
 
 def _without_news(job: JobDetails | None, body: Mapping[str, Any]) -> JobDetails | None:
-    if job is not None and job.status == body["status"] and job.message == body.get("message"):
-        return job if job.driver_node_id == body.get("driver_node_id") else None
-    return None
+    news = (body["status"], body.get("message"), body.get("driver_node_id"))
+    return job if job is not None and (job.status, job.message, job.driver_node_id) == news else None
 
 
 def _path(submission_id: str) -> str:

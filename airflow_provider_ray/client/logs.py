@@ -21,8 +21,9 @@ CHUNK_BYTES = 64 * 1024
 LINE_LIMIT_BYTES = 64 * 1024
 # Ray has no offset, so each read passes over what was delivered: what is followed must have an end.
 FOLLOWED_BYTES = 32 * 1024 * 1024
-# Reading takes at most this share of the time.
+# Reading takes at most this share of the time, and telling Airflow how far it came at most that.
 READING_SHARE = 0.05
+MARKING_SHARE = 0.2
 FINAL_BUDGET_SECONDS = 15.0
 BOOKMARK_SECONDS = 2.0
 # Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
@@ -63,15 +64,17 @@ class DriverLog:
         self._within_line = False
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
-        """Hand over the complete lines that are new.
+        """Hand over the complete lines that are new, unless the last read was just now.
 
-        :param final: also a last line without a line break.
-        :param within: seconds after which the read is broken off; the next one goes on.
+        :param job: the job as last seen.
+        :param final: the job has ended: read in any case, repeat a read that fails for 15 seconds, warn if it still
+            does, and hand over a last line without a line break.
+        :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
         """
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
             return
-        started = monotonic()
         relay = await self._open(job)
+        started = monotonic()
         try:
             async with asyncio.timeout(None if within is None else max(within, 0)):
                 await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
@@ -79,9 +82,10 @@ class DriverLog:
             level = logging.WARNING if final else logging.DEBUG
             log.log(level, "The driver's log cannot be read now: %s", error)
         finally:
+            read = monotonic()
             # Also when cancelled: what has been shown must not be shown again by whoever goes on.
             await self._mark(job)
-        self._next_read = monotonic() + (monotonic() - started) / READING_SHARE
+            self._next_read = monotonic() + max((read - started) / READING_SHARE, (monotonic() - read) / MARKING_SHARE)
 
     async def _open(self, job: JobDetails) -> Relay:
         if self._relay is None:

@@ -187,6 +187,7 @@ async def stop_job(
     :param within: seconds to wait for the end, 15 by default. Ray sends SIGTERM and, three seconds later, SIGKILL.
     :param may_arrive: the job's submission is under way, so a job that is not there yet is waited for.
     :returns: the job as last seen, None when the cluster has no such job (with this nonce).
+    :raises RayRequestError: when the cluster refuses us, or is not available for that time.
     """
     deadline = monotonic() + (STOP_CONFIRM_SECONDS if within is None else within)
     while True:

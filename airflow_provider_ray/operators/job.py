@@ -57,9 +57,14 @@ class RaySubmitJobOperator(JobFields):
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     :raises RayConfigError: before anything is submitted, when a field cannot work.
+    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayTriggerError: when the triggerer could not do its part.
     :raises RayJobFailed: when the job failed.
+    :raises AirflowSkipException: when the driver ended with one of ``skip_on_exit_code``.
+    :raises AirflowFailException: when the driver ended with one of ``fail_on_exit_code``.
     :raises RayJobStopped: when somebody stopped the job.
     :raises RayJobInterrupted: when the job was stopped because the process of the task was told to end.
+    :raises RayJobStopping: when an earlier job of a cleared task was told to stop and has not ended.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
     :raises RayJobTimeout: when the job had not ended within ``timeout``, or not started within ``startup_timeout``.
     """
@@ -102,8 +107,6 @@ class RaySubmitJobOperator(JobFields):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Submit or adopt the job, then return or wait; deferrable: leave both to the triggerer."""
-        from airflow_provider_ray.client.outcome import watch
-
         self._check_arguments()
         with self._not_left_unwatched(context):
             hook = RayHook(self.conn_id)
@@ -119,16 +122,7 @@ class RaySubmitJobOperator(JobFields):
                 self._submit(hook, job, spec)
             if not self.wait_for_completion:
                 return self._result(job.submission_id)
-            waiting = partial(
-                watch,
-                submission_id=job.submission_id,
-                poll_interval=self.poll_interval,
-                timeout=self.timeout,
-                startup_timeout=self.startup_timeout,
-                logger=self.log if self.fetch_logs else None,
-                owned=True,
-            )
-            outcome = hook.run(waiting)
+            outcome = self._wait(hook, job)
             if not self._met_its_end(known is not None, outcome):
                 return self._finish(context, hook, outcome)
         return self.execute(context)
@@ -210,6 +204,21 @@ class RaySubmitJobOperator(JobFields):
             startup_end_time=None if self.startup_timeout is None else time() + self.startup_timeout,
             fetch_logs=self.fetch_logs,
             cancel_on_kill=self.cancel_on_kill,
+        )
+
+    def _wait(self, hook: RayHook, job: TaskJob) -> Outcome:
+        from airflow_provider_ray.client.outcome import watch
+
+        return hook.run(
+            partial(
+                watch,
+                submission_id=job.submission_id,
+                poll_interval=self.poll_interval,
+                timeout=self.timeout,
+                startup_timeout=self.startup_timeout,
+                logger=self.log if self.fetch_logs else None,
+                owned=True,
+            )
         )
 
     def _met_its_end(self, adopted: bool, outcome: Outcome) -> bool:

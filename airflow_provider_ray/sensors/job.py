@@ -34,7 +34,10 @@ class RayJobSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :param fetch_logs: write the driver's log to the task log; in the modes poke and reschedule once the job has ended.
     :param poke_interval: longest time between two looks at the job, in seconds.
-    :param timeout: seconds until the sensor gives up; Airflow does not retry that.
+    :param timeout: seconds until the sensor gives up, default a week; Airflow does not retry that.
+    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
+    :raises AirflowSkipException: with ``soft_fail``, instead of any of these but RayConfigError.
     :raises RayConfigError: when neither or both of ``submission_id`` and ``metadata`` are given.
     :raises RayJobFailed: when the job failed.
     :raises RayJobStopped: when somebody stopped the job.

@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(600))
 
 
@@ -58,7 +58,8 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     """The table of faults."""
     collected = Report()
     yield collected
-    if path := request.config.getoption("--reliability-table", default=None):
+    path = request.config.getoption("--reliability-table", default=None)
+    if path and not request.session.testsfailed:
         collected.write(path)
 
 

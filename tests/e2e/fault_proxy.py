@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,7 +27,7 @@ class Fault:
 
     :param drop_requests: what clients send gets lost.
     :param drop_answers: what the dashboard sends gets lost.
-    :param only: the beginning of a request has to contain it, for the fault to begin.
+    :param only: limits ``drop_requests`` to bytes that contain it.
     :param bad_share: share of the requests that are answered 502.
     :param replace: bytes in requests and what comes in their place.
     """
@@ -52,6 +53,8 @@ class FaultProxy:
 
     def __init__(self, target: int) -> None:
         self.port = 0
+        # How often a fault has done something to somebody.
+        self.hits = 0
         self._target = target
         self._fault = Fault()
         self._watch: tuple[bytes, Callable[[], bool]] | None = None
@@ -62,6 +65,11 @@ class FaultProxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def __enter__(self) -> Self:
+        # Holds the port while nobody listens on it.
+        self._guard = socket.socket()
+        self._guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._guard.bind(("127.0.0.1", 0))
+        self.port = self._guard.getsockname()[1]
         self._thread.start()
         self._run(self._listen())
         return self
@@ -73,6 +81,7 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._guard.close()
 
     @contextmanager
     def refused(self) -> Iterator[None]:
@@ -85,7 +94,7 @@ class FaultProxy:
 
     @contextmanager
     def faulty(self, fault: Fault) -> Iterator[None]:
-        """Bytes get lost, or requests are answered by the proxy; connections that lost bytes are cut in the end."""
+        """Bytes get lost, or requests are answered by the proxy; all connections are cut in the end."""
         self._fault = fault
         try:
             yield
@@ -105,8 +114,7 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
 
     async def _refuse(self) -> None:
         if self._server is not None:
@@ -115,6 +123,7 @@ class FaultProxy:
 
     async def _cut(self) -> None:
         for writer in self._writers:
+            self.hits += 1
             writer.transport.abort()
         self._writers.clear()
 
@@ -136,21 +145,29 @@ class FaultProxy:
             if watch is not None and watch[0] in chunk:
                 self._watch = None
                 if not await asyncio.to_thread(watch[1]):
+                    self.hits += 1
                     raise ConnectionAbortedError
             fault = self._fault
             if REQUEST.match(chunk) and self._random.random() < fault.bad_share:
+                self.hits += 1
                 back.write(BAD_GATEWAY)
                 await back.drain()
                 raise ConnectionAbortedError
             if fault.only in chunk and fault.drop_requests:
+                self.hits += 1
                 continue
-            writer.write(chunk.replace(*fault.replace) if fault.replace[0] else chunk)
+            if fault.replace[0] and fault.replace[0] in chunk:
+                self.hits += 1
+                chunk = chunk.replace(*fault.replace)
+            writer.write(chunk)
             await writer.drain()
         raise ConnectionAbortedError
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK_BYTES):
-            if not self._fault.drop_answers:
-                writer.write(chunk)
-                await writer.drain()
+            if self._fault.drop_answers:
+                self.hits += 1
+                continue
+            writer.write(chunk)
+            await writer.drain()
         raise ConnectionAbortedError

@@ -51,13 +51,30 @@ class CountingRun(Run):
         found: int = self.reaches("count", "running")["pid"]
         return found
 
+    def triggerer(self) -> int | None:
+        """The triggerer that has the task's trigger."""
+        trigger = self.task("count")["trigger"]
+        return trigger and trigger["triggerer_id"]
+
     def counted(self) -> list[str]:
         """The driver's lines in the log of the last attempt."""
         return [line for line in self.last_log("count") if line.startswith("line ")]
 
+    def ended(self, seen: Callable[..., None], *statuses: str) -> None:
+        """The run succeeds, these are all its jobs, and each line of the last one is in the log once."""
+        self.succeeds()
+        seen(jobs=self.statuses(), state="success", lines=self.counted())
+        assert self.statuses() == list(statuses)
+        assert self.counted() == self.all_lines()
+
     def all_lines(self) -> list[str]:
         """What the driver prints."""
         return [f"line {number}" for number in range(self.conf["seconds"])]
+
+
+def run_mode(dag_id: str) -> str:
+    """What the task of a counting Dag is while its job runs."""
+    return "deferred" if dag_id == DEFERRED else "running"
 
 
 @contextmanager

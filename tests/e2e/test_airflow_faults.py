@@ -13,9 +13,10 @@ from airflow_provider_ray.local import LocalCluster
 from dev.airflow_stack import AirflowStack
 from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun
 from tests.e2e.reliability import Report
+from tests.e2e.runs import eventually
 
 Start = Callable[..., CountingRun]
-LONGER, LONGEST = 40, 90
+LONGER, LONGEST, HANG_SECONDS = 40, 120, 40
 # Longest time between two reads of a log in a job's first minute, on a slow host.
 READ_SECONDS = 8
 
@@ -46,6 +47,7 @@ def test_a_triggerer_that_is_replaced(
     with report.case(f"triggerer ended ({number.name}) and started again", "the job goes on, waited for anew") as seen:
         run = start(DEFERRED, seconds=LONGER)
         run.wait_until_watched()
+        eventually(lambda: len(run.counted()) > 2 * READ_SECONDS or None, "the log")
         with without(airflow, "triggerer", number):
             assert run.statuses() == ["RUNNING"]
         run.succeeds()
@@ -66,9 +68,11 @@ def test_a_triggerer_that_hangs_while_another_takes_over(airflow: AirflowStack, 
     with report.case("triggerer SIGSTOPped 40 s, a second one running", expected) as seen:
         run = start(DEFERRED, seconds=LONGEST)
         run.wait_until_watched()
+        first = run.triggerer()
         airflow.restart("triggerer 2")
         airflow.signal("triggerer", signal.SIGSTOP)
-        time.sleep(40)
+        time.sleep(HANG_SECONDS)
+        eventually(lambda: run.triggerer() not in (first, None) or None, "the other triggerer")
         airflow.signal("triggerer", signal.SIGCONT)
         run.succeeds()
         airflow.end("triggerer 2", signal.SIGTERM)
@@ -78,7 +82,7 @@ def test_a_triggerer_that_hangs_while_another_takes_over(airflow: AirflowStack, 
 
 
 def test_a_scheduler_that_is_killed(airflow: AirflowStack, start: Start, report: Report) -> None:
-    """Its process group is killed, and with it the tasks of its LocalExecutor."""
+    """The tasks of its LocalExecutor are killed with it."""
     waited, deferred = start(BLOCKING, seconds=LONGER), start(DEFERRED, seconds=LONGER)
     with (
         report.case("scheduler and its workers killed (SIGKILL), started again", "the job goes on") as seen,
@@ -89,7 +93,5 @@ def test_a_scheduler_that_is_killed(airflow: AirflowStack, start: Start, report:
         with without(airflow, "scheduler", signal.SIGKILL):
             pass
         for run, saw in ((waited, seen), (deferred, seen_deferred)):
-            run.succeeds()
-            saw(jobs=run.statuses(), state="success", lines=run.counted())
-            assert run.statuses() == ["SUCCEEDED"]
-            assert run.counted() == run.all_lines()
+            run.ended(saw, "SUCCEEDED")
+        assert waited.task("count")["try_number"] == 2

@@ -5,9 +5,10 @@ The cases run side by side, each through a proxy of its own; they spend their ti
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -15,11 +16,12 @@ import pytest
 from airflow_provider_ray.local import LocalCluster
 from dev.airflow_stack import AirflowStack
 from tests.e2e.fault_proxy import BLACK_HOLE, HALF_OPEN, REFUSED, Fault, FaultProxy
-from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, side_by_side
+from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, run_mode, side_by_side
 from tests.e2e.reliability import Report
 from tests.e2e.runs import eventually
 
 AWAY_SECONDS, SHORTER = 20, 5
+BEGIN_SECONDS = 120.0
 RUN_SECONDS, LONG_RUN_SECONDS = 30, 120
 
 
@@ -42,65 +44,64 @@ class Network:
         self._airflow.api.add_connections({self._conn_id: fields})
         return CountingRun(self._airflow.api, self._cluster, dag_id, {"conn_id": self._conn_id, "seconds": seconds})
 
-
-def ends_well(run: CountingRun, seen: Callable[..., None]) -> None:
-    run.succeeds()
-    seen(jobs=run.statuses(), state="success", lines=run.counted())
-    assert run.statuses() == ["SUCCEEDED"]
-    assert run.counted() == run.all_lines()
-
-
-def during_submit(network: Network, report: Report, kind: str, dag_id: str) -> None:
-    with report.case(f"{kind} {AWAY_SECONDS} s during submit, {mode(dag_id)}", "the job is submitted once") as seen:
-        with network.proxy.fault(kind):
-            run = network.start(dag_id)
-            run.reaches("count", "running", "deferred")
-            time.sleep(AWAY_SECONDS)
-        ends_well(run, seen)
-
-
-def after_the_post(network: Network, report: Report, dag_id: str) -> None:
-    """The cluster gets the submission, and its answer is lost."""
-    expected = "the job is found, not submitted again"
-    with report.case(f"{HALF_OPEN} from the POST on, {AWAY_SECONDS} s, {mode(dag_id)}", expected) as seen:
+    @contextmanager
+    def away_from(self, request: bytes, kind: str) -> Iterator[threading.Event]:
+        """A fault that begins with a request, which shares its fate; the event tells that it has begun."""
+        begun = threading.Event()
         with ExitStack() as away:
 
             def begin() -> bool:
-                away.enter_context(network.proxy.fault(HALF_OPEN))
-                return True
+                away.enter_context(self.proxy.fault(kind))
+                begun.set()
+                return kind != REFUSED
 
-            network.proxy.when(b"POST /api/jobs/ ", begin)
+            self.proxy.when(request, begin)
+            yield begun
+
+
+def ends_in_one_attempt(run: CountingRun, seen: Callable[..., None]) -> None:
+    """Nobody notices; Airflow itself may have failed an attempt, which 3.3.2 does when a task pauses for a moment."""
+    run.ended(seen, "SUCCEEDED")
+    assert "RayClusterUnavailable" not in run.text("count")
+
+
+def during_submit(network: Network, report: Report, kind: str, dag_id: str) -> None:
+    """With a half-open connection the cluster gets the submission, and its answer is lost."""
+    fault = f"{kind} {AWAY_SECONDS} s, from the POST on, {run_mode(dag_id)}"
+    with report.case(fault, "the job is submitted once") as seen:
+        with network.away_from(b"POST /api/jobs/ ", kind) as begun:
             run = network.start(dag_id)
-            eventually(lambda: run.statuses() or None, "the job")
+            assert begun.wait(BEGIN_SECONDS)
             time.sleep(AWAY_SECONDS)
-        ends_well(run, seen)
+        ends_in_one_attempt(run, seen)
 
 
 def during_polls(network: Network, report: Report, kind: str, dag_id: str) -> None:
-    with report.case(f"{kind} {AWAY_SECONDS} s while polling, {mode(dag_id)}", "the task waits on") as seen:
+    with report.case(f"{kind} {AWAY_SECONDS} s while polling, {run_mode(dag_id)}", "the task waits on") as seen:
         run = network.start(dag_id)
         run.wait_until_watched()
         with network.proxy.fault(kind):
             time.sleep(AWAY_SECONDS)
-        ends_well(run, seen)
+        ends_in_one_attempt(run, seen)
 
 
 def during_log_reads(network: Network, report: Report, dag_id: str) -> None:
-    case = f"{BLACK_HOLE} {AWAY_SECONDS} s for log reads alone, {mode(dag_id)}"
+    case = f"{BLACK_HOLE} {AWAY_SECONDS} s for log reads alone, {run_mode(dag_id)}"
     with report.case(case, "no line is lost or repeated") as seen:
         run = network.start(dag_id)
         run.wait_until_watched()
         with network.proxy.faulty(Fault(drop_requests=True, only=b"/api/v0/logs/")):
             time.sleep(AWAY_SECONDS)
-        ends_well(run, seen)
+        ends_in_one_attempt(run, seen)
 
 
 def during_stop(network: Network, report: Report, kind: str) -> None:
     with report.case(f"{kind} {SHORTER} s during the stop, deferred", "the job is stopped afterwards") as seen:
         run = network.start(DEFERRED, LONG_RUN_SECONDS)
         run.wait_until_watched()
-        with network.proxy.fault(kind):
+        with network.away_from(b"/stop HTTP", kind) as begun:
             run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+            assert begun.wait(BEGIN_SECONDS)
             time.sleep(SHORTER)
         eventually(lambda: run.statuses() == ["STOPPED"] or None, "the stop", 60)
         assert run.finished() == "failed"
@@ -108,11 +109,10 @@ def during_stop(network: Network, report: Report, kind: str) -> None:
 
 
 def bad_gateways(network: Network, report: Report) -> None:
-    with report.case("20 % of all answers 502, two minutes", "nothing is noticed") as seen:
-        with network.proxy.faulty(Fault(bad_share=0.2)):
-            run = network.start(DEFERRED, LONG_RUN_SECONDS - 10)
-            run.succeeds()
-        ends_well(run, seen)
+    fault = "20 % of all answers 502, two minutes"
+    with report.case(fault, "nothing is noticed") as seen, network.proxy.faulty(Fault(bad_share=0.2)):
+        run = network.start(DEFERRED, LONG_RUN_SECONDS - 10)
+        ends_in_one_attempt(run, seen)
 
 
 def refused_credentials(network: Network, report: Report, status: int) -> None:
@@ -124,24 +124,19 @@ def refused_credentials(network: Network, report: Report, status: int) -> None:
         run.wait_until_watched()
         with network.proxy.faulty(Fault(replace=replaced)):
             time.sleep(SHORTER)
-        ends_well(run, seen)
+        run.ended(seen, "SUCCEEDED")
         assert run.task("count")["try_number"] > 1
         assert f": {status}" in run.text("count") or f"{status} " in run.text("count")
 
 
-def mode(dag_id: str) -> str:
-    return "deferred" if dag_id == DEFERRED else "running"
-
-
 CASES: Mapping[str, tuple[int, Callable[..., None]]] = {
     **{
-        f"{name}-{kind}-{mode(dag_id)}": (index, partial(case, kind=kind, dag_id=dag_id))
+        f"{name}-{kind}-{run_mode(dag_id)}": (index, partial(case, kind=kind, dag_id=dag_id))
         for name, case in (("submit", during_submit), ("poll", during_polls))
         for index, kind in enumerate((REFUSED, BLACK_HOLE, HALF_OPEN))
         for dag_id in (BLOCKING, DEFERRED)
     },
-    **{f"after-post-{mode(dag_id)}": (1, partial(after_the_post, dag_id=dag_id)) for dag_id in (BLOCKING, DEFERRED)},
-    **{f"log-{mode(dag_id)}": (2, partial(during_log_reads, dag_id=dag_id)) for dag_id in (BLOCKING, DEFERRED)},
+    **{f"log-{run_mode(dag_id)}": (2, partial(during_log_reads, dag_id=dag_id)) for dag_id in (BLOCKING, DEFERRED)},
     **{f"stop-{kind}": (0, partial(during_stop, kind=kind)) for kind in (REFUSED, BLACK_HOLE, HALF_OPEN)},
     **{str(status): (2, partial(refused_credentials, status=status)) for status in (401, 403)},
     "502": (1, bad_gateways),
@@ -157,6 +152,7 @@ def outcomes(airflow: AirflowStack, clusters: list[LocalCluster], report: Report
         network = Network(airflow, clusters[index], f"network_{name}".replace(" ", "_"))
         with network.proxy:
             case(network, report)
+            assert network.proxy.hits
 
     order = sorted(CASES, key=lambda name: name != "502")
     with side_by_side({name: partial(play, name) for name in order}) as playing:

@@ -15,9 +15,12 @@ import pytest
 from airflow_provider_ray.local import LocalCluster
 from dev.airflow_stack import AirflowStack
 from tests.e2e.fault_proxy import FaultProxy
-from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, side_by_side
+from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, run_mode, side_by_side
 from tests.e2e.reliability import Report
 from tests.e2e.runs import Run, eventually
+
+# Long enough to be seen running on a slow host.
+LONGER, LONGEST = 30, 120
 
 
 class Stage:
@@ -38,14 +41,6 @@ class Stage:
     def run(self, dag_id: str, **conf: object) -> Run:
         """Start a run of any Dag."""
         return Run(self.airflow.api, dag_id, self.airflow.api.trigger(dag_id, conf))
-
-
-def ended(run: CountingRun, seen: Callable[..., None], *statuses: str) -> None:
-    """The run succeeds, these are all its jobs, and each line of the last one is in the log once."""
-    run.succeeds()
-    seen(jobs=run.statuses(), state="success", lines=run.counted())
-    assert run.statuses() == list(statuses)
-    assert run.counted() == run.all_lines()
 
 
 def killed_at_the_submission(stage: Stage, *, arrives: bool) -> None:
@@ -73,7 +68,7 @@ def killed_at_the_submission(stage: Stage, *, arrives: bool) -> None:
         run = stage.start(BLOCKING, conn_id=conn_id)
         if arrives:
             kill()
-        ended(run, seen, "SUCCEEDED")
+        run.ended(seen, "SUCCEEDED")
         assert run.task("count")["try_number"] == 2
 
 
@@ -82,23 +77,22 @@ def killed_while_it_polls(stage: Stage) -> None:
         run = stage.start(BLOCKING)
         run.wait_until_watched()
         os.kill(run.pid(), signal.SIGKILL)
-        ended(run, seen, "SUCCEEDED")
+        run.ended(seen, "SUCCEEDED")
         assert run.task("count")["try_number"] == 2
 
 
 def terminated(stage: Stage) -> None:
     expected = "the job is stopped, the retry submits another"
     with stage.report.case("task process terminated (SIGTERM) while it polls", expected) as seen:
-        run = stage.start(BLOCKING)
+        run = stage.start(BLOCKING, seconds=LONGER)
         run.wait_until_watched()
         os.kill(run.pid(), signal.SIGTERM)
-        ended(run, seen, "STOPPED", "SUCCEEDED")
+        run.ended(seen, "STOPPED", "SUCCEEDED")
 
 
 def marked(stage: Stage, *, dag_id: str, state: str) -> None:
-    mode = "deferred" if dag_id == DEFERRED else "running"
-    with stage.report.case(f"marked {state} while {mode}", "the job is stopped") as seen:
-        run = stage.start(dag_id)
+    with stage.report.case(f"marked {state} while {run_mode(dag_id)}", "the job is stopped") as seen:
+        run = stage.start(dag_id, seconds=LONGEST)
         run.wait_until_watched()
         run.api.set_task_state(dag_id, run.run_id, "count", state)
         eventually(lambda: run.statuses() == ["STOPPED"] or None, "the stop", 40)
@@ -108,12 +102,11 @@ def marked(stage: Stage, *, dag_id: str, state: str) -> None:
 
 
 def cleared(stage: Stage, *, dag_id: str) -> None:
-    mode = "deferred" if dag_id == DEFERRED else "running"
-    with stage.report.case(f"cleared while {mode}", "the job is stopped, another is submitted") as seen:
-        run = stage.start(dag_id)
+    with stage.report.case(f"cleared while {run_mode(dag_id)}", "the job is stopped, another is submitted") as seen:
+        run = stage.start(dag_id, seconds=LONGER)
         run.wait_until_watched()
         run.api.clear(dag_id, run.run_id, "count")
-        ended(run, seen, "STOPPED", "SUCCEEDED")
+        run.ended(seen, "STOPPED", "SUCCEEDED")
 
 
 def cleared_after_its_success(stage: Stage) -> None:
@@ -122,7 +115,7 @@ def cleared_after_its_success(stage: Stage) -> None:
         run.succeeds()
         run.api.clear(DEFERRED, run.run_id, "count")
         eventually(lambda: len(run.statuses()) == 2 or None, "the second job")
-        ended(run, seen, "SUCCEEDED", "SUCCEEDED")
+        run.ended(seen, "SUCCEEDED", "SUCCEEDED")
 
 
 def an_id_that_another_job_has(stage: Stage) -> None:
@@ -133,7 +126,7 @@ def an_id_that_another_job_has(stage: Stage) -> None:
         taken = stage.run("e2e_faults_taken", submission_id=job["submission_id"])
         taken.expect("taken", "failed")
         assert "which another job on this cluster has" in taken.text("taken")
-        ended(owner, seen, "SUCCEEDED")
+        owner.ended(seen, "SUCCEEDED")
 
 
 def what_is_not_text(stage: Stage) -> None:

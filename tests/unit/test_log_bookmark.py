@@ -1,0 +1,57 @@
+"""The position in a driver's log, kept as an XCom."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time.xcom import XCom
+
+from airflow_provider_ray.log_bookmark import KEY, XComBookmark
+
+pytestmark = pytest.mark.anyio
+
+WHERE = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 2}
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Airflow keeps, by key and task."""
+    values: dict[str, Any] = {}
+
+    async def put(*, key: str, value: Any, **where: Any) -> None:
+        values[str((key, sorted(where.items())))] = value
+
+    async def get(*, key: str, **where: Any) -> Any:
+        return values.get(str((key, sorted(where.items()))))
+
+    monkeypatch.setattr(XCom, "aset", staticmethod(put))
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(get))
+    return values
+
+
+def bookmark(**other: Any) -> XComBookmark:
+    return XComBookmark(SimpleNamespace(**{**WHERE, **other}))
+
+
+async def test_it_is_found_by_the_same_task_and_job_alone(kept: dict[str, Any]) -> None:
+    assert await bookmark().find("j1") == 0
+    await bookmark().put("j1", 12)
+    assert await bookmark().find("j1") == 12
+    assert await bookmark().find("j2") == 0
+    assert await bookmark(map_index=3).find("j1") == 0
+    assert kept == {str((KEY, sorted(WHERE.items()))): {"submission_id": "j1", "bytes": 12}}
+
+
+async def test_a_fault_of_airflow_costs_repeated_lines_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def unreachable(**_: Any) -> None:
+        raise ConnectionError("no API server")
+
+    monkeypatch.setattr(XCom, "aset", staticmethod(unreachable))
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(unreachable))
+    await bookmark().put("j1", 12)
+    assert await bookmark().find("j1") == 0
+    assert caplog.text.count("no API server") == 2
