@@ -133,8 +133,15 @@ class JobFields(BaseOperator):
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Environment, seen_oids: set[int]
     ) -> None:
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-        if parent is self and isinstance(self.runtime_env, Mapping):
-            self.runtime_env = HiddenRuntimeEnv(self.runtime_env)
+        if parent is not self or self.runtime_env is None:
+            return
+        if not isinstance(self.runtime_env, Mapping):
+            from airflow_provider_ray.client.errors import RayConfigError
+
+            # Now, before Airflow stores what was rendered.
+            hint = "a dict; a template for all of it needs render_template_as_native_obj=True in its Dag"
+            raise RayConfigError("runtime_env", f"a {type(self.runtime_env).__name__}", hint)
+        self.runtime_env = HiddenRuntimeEnv(self.runtime_env)
 
 
 class HiddenRuntimeEnv(UserDict[str, Any]):
@@ -142,8 +149,8 @@ class HiddenRuntimeEnv(UserDict[str, Any]):
 
     def serialize(self) -> dict[str, Any]:
         hidden = dict(self.data)
-        if isinstance(env_vars := hidden.get("env_vars"), Mapping):
-            hidden["env_vars"] = dict.fromkeys(env_vars, "***")
+        if env_vars := hidden.get("env_vars"):
+            hidden["env_vars"] = dict.fromkeys(env_vars, "***") if isinstance(env_vars, Mapping) else "***"
         return hidden
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk import RetryAction, RetryDecision, RetryPolicy
 
 from airflow_provider_ray.job_fields import seconds
 
@@ -51,6 +51,17 @@ class RayRetryPolicy(RetryPolicy):
     def deserialize(cls, data: Mapping[str, Any]) -> RayRetryPolicy:
         """The policy that was serialized."""
         return cls(**data)
+
+
+def is_retried_after(error: Exception, policy: RetryPolicy | None, context: Context) -> bool:
+    """Whether Airflow makes another attempt of a task that fails with this error.
+
+    :param policy: the task's own, if it has one.
+    """
+    ti = context["ti"]
+    if ti.try_number > ti.max_tries or policy is None:
+        return ti.try_number <= ti.max_tries
+    return policy.evaluate(error, ti.try_number, ti.max_tries, context).action != RetryAction.FAIL
 
 
 # As Dags call it.

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
 LOOKS_NEEDED = 2
-# Stands for whichever node is the head: there a job that is PENDING is started, or given up.
-HEAD = ""
+# With a submission_id it stands for whichever node is the head: there a job that is PENDING is started, or given up.
+HEAD = "head for "
 
 
 class NodeHealth:
@@ -45,7 +45,10 @@ class NodeHealth:
         The node of its driver has to be missing or dead at two looks that began after a job was first seen on it: Ray
         may speak first, and a node may be younger than a look. For a job that is PENDING it is the head node.
         """
-        node_id = {RUNNING: job.driver_node_id, PENDING: HEAD}.get(job.status)
+        pending = f"{HEAD}{job.submission_id}"
+        if job.status != PENDING:
+            self._asked_since.pop(pending, None)
+        node_id = {RUNNING: job.driver_node_id, PENDING: pending}.get(job.status)
         if node_id is None:
             return None
         self._asked_since.setdefault(node_id, monotonic())
@@ -53,7 +56,7 @@ class NodeHealth:
             await self._look()
         if self._missed[node_id] < LOOKS_NEEDED:
             return None
-        if node_id == HEAD:
+        if node_id == pending:
             return "it has not started, and the head node of the cluster is dead"
         node = self._nodes.get(node_id)
         state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "not in the cluster any more"
@@ -72,10 +75,9 @@ class NodeHealth:
         finally:
             self._is_looking = False
         alive = {node.node_id for node in self._nodes.values() if node.state == NODE_ALIVE}
-        if any(self._nodes[node_id].is_head_node for node_id in alive):
-            alive.add(HEAD)
+        has_head = any(self._nodes[node_id].is_head_node for node_id in alive)
         for node_id, since in self._asked_since.items():
-            if node_id in alive:
+            if node_id in alive or (has_head and node_id.startswith(HEAD)):
                 self._missed[node_id] = 0
             elif since < self._looked_at:
                 self._missed[node_id] += 1

@@ -55,16 +55,23 @@ class Relay:
 
     :param logger: where the lines go.
     :param where: where the whole log is, for the reader.
+    :param seconds: how long the log has been growing.
     """
 
-    def __init__(self, logger: Logger, where: str) -> None:
+    def __init__(self, logger: Logger, where: str, seconds: float) -> None:
         self._logger = logger
         self._where = where
-        self._lines: float = LINES_PER_SECOND * BURST_SECONDS
-        self._bytes: float = BYTES_PER_SECOND * BURST_SECONDS
-        self._filled = monotonic()
+        self._lines = self._bytes = 0.0
+        self._filled = monotonic() - seconds
         self._held: deque[tuple[str, int]] = deque(maxlen=LAST_LINES)
         self._missing_lines = self._missing_bytes = 0
+
+    def let_in(self) -> None:
+        """Let new lines come, in proportion to the time since the last call."""
+        seconds, self._filled = monotonic() - self._filled, monotonic()
+        longest = max(seconds, BURST_SECONDS)
+        self._lines = min(max(self._lines, 0) + longest * LINES_PER_SECOND, longest * LINES_PER_SECOND)
+        self._bytes = min(max(self._bytes, 0) + longest * BYTES_PER_SECOND, longest * BYTES_PER_SECOND)
 
     def show(self, line: str, size: int) -> None:
         """Show a line, or hold it back.
@@ -83,7 +90,7 @@ class Relay:
         self._held.append((line, size))
 
     def settle(self) -> None:
-        """Say what has been left out, show the last lines, and let new ones come."""
+        """Say what has been left out, and show the last lines."""
         if self._missing_lines:
             self.say(
                 "%d lines (%d bytes) of the driver's log are left out here: more than %d lines or %d bytes a second",
@@ -96,9 +103,6 @@ class Relay:
             self._logger.log(level_of(line), "%s", line)
         self._held.clear()
         self._missing_lines = self._missing_bytes = 0
-        seconds, self._filled = monotonic() - self._filled, monotonic()
-        self._lines = min(max(self._lines, 0) + seconds * LINES_PER_SECOND, LINES_PER_SECOND * BURST_SECONDS)
-        self._bytes = min(max(self._bytes, 0) + seconds * BYTES_PER_SECOND, BYTES_PER_SECOND * BURST_SECONDS)
 
     def say(self, message: str, *args: object) -> None:
         """Warn about what is missing, and say where it is."""

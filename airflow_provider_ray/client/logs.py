@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import logging
-from time import monotonic
+from time import monotonic, time
 from typing import Protocol
 
 from airflow_provider_ray.client.errors import RayRequestError
@@ -91,7 +91,7 @@ class DriverLog:
         if self._relay is None:
             if self._bookmark is not None:
                 self.delivered = self._marked = await self._bookmark.find(str(job.submission_id))
-            self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)))
+            self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)), _age(job))
         return self._relay
 
     async def _mark(self, job: JobDetails) -> None:
@@ -106,6 +106,7 @@ class DriverLog:
 
     async def _read(self, job: JobDetails, relay: Relay, final: bool) -> None:
         was_followed = self.delivered < FOLLOWED_BYTES
+        relay.let_in()
         try:
             if was_followed:
                 await self._follow(job, relay, final)
@@ -151,6 +152,12 @@ class DriverLog:
         self._within_line = True
         self.delivered += len(piece)
         return rest[len(piece) :]
+
+
+def _age(job: JobDetails) -> float:
+    """Seconds since the submission, up to the end of the job; 0 when the clocks differ too much."""
+    end = time() if job.end_time_ms is None else job.end_time_ms / 1000
+    return 0.0 if job.start_time_ms is None else max(end - job.start_time_ms / 1000, 0.0)
 
 
 def _show(relay: Relay, line: bytes) -> None:

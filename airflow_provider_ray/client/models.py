@@ -8,6 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+def _encodable(text: str | None) -> str | None:
+    """A text without lone surrogates, which JSON can carry and nothing that Airflow sends an event with."""
+    return text and text.encode("utf-8", "replace").decode()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetails:
     """A job as ``GET /api/jobs/{id}`` describes it (Ray 2.49-2.60).
@@ -43,8 +48,8 @@ class JobDetails:
             submission_id=body.get("submission_id"),
             status=body["status"],
             job_id=body.get("job_id"),
-            message=body.get("message"),
-            error_type=body.get("error_type"),
+            message=_encodable(body.get("message")),
+            error_type=_encodable(body.get("error_type")),
             driver_exit_code=body.get("driver_exit_code"),
             driver_node_id=body.get("driver_node_id"),
             entrypoint=body.get("entrypoint") or "",

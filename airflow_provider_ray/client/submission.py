@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from airflow_provider_ray.client.retry import retrying
 
 # Random text in a job's metadata: whoever finds it in a job knows that the job is the one that it submitted.
 NONCE_KEY = "airflow_nonce"
+SECOND_LOOK_SECONDS = 3.0
 
 
 async def submit(client: RayClient, spec: JobSpec) -> None:
@@ -67,12 +69,27 @@ async def post(client: RayClient, spec: JobSpec) -> None:
 
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
-    """Details of a job that was submitted with this nonce, None when the cluster has no such job."""
+    """Details of a job that was submitted with this nonce, None when the cluster certainly has no such job."""
     try:
-        job = await retrying(lambda: client.jobs.get(submission_id))
+        job = await get_for_certain(client, submission_id)
     except RayNotFound:
         return None
     return job if has_nonce(job, nonce) else None
+
+
+async def get_for_certain(client: RayClient, submission_id: str) -> JobDetails:
+    """Details of a job; one 404 does not prove that there is none.
+
+    A head that is just coming up could speak too early, and something in between in its place.
+
+    :raises RayNotFound: when the cluster says so twice, with a sign of life of the dashboard in between.
+    """
+    try:
+        return await retrying(lambda: client.jobs.get(submission_id))
+    except RayNotFound:
+        await asyncio.sleep(SECOND_LOOK_SECONDS)
+    await retrying(client.cluster.version)
+    return await retrying(lambda: client.jobs.get(submission_id))
 
 
 def has_nonce(job: JobDetails, nonce: str) -> bool:

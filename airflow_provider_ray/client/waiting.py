@@ -19,7 +19,7 @@ from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.retry import retrying
 from airflow_provider_ray.client.states import PENDING, STOPPED, SUCCEEDED, is_terminal
-from airflow_provider_ray.client.submission import has_nonce
+from airflow_provider_ray.client.submission import get_for_certain, has_nonce
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ QUICK_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 0.1
 STOP_CONFIRM_SECONDS = 15.0
 STOP_LOOK_SECONDS = 0.3
-LOST_LOOK_SECONDS = 3.0
 LOST_STOP_SECONDS = 5.0
 
 
@@ -76,16 +75,10 @@ async def wait_for_job(
 
 
 async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> JobDetails:
-    try:
+    if not was_there:
         return await retrying(lambda: client.jobs.get(submission_id))
-    except RayNotFound:
-        if not was_there:
-            raise
-    # Once more: a head that is just coming up could speak too early, and something in between in its place.
-    await asyncio.sleep(LOST_LOOK_SECONDS)
-    await retrying(client.cluster.version)
     try:
-        return await retrying(lambda: client.jobs.get(submission_id))
+        return await get_for_certain(client, submission_id)
     except RayNotFound as error:
         raise _lost(submission_id, "its cluster has no record of it any more") from error
 

@@ -9,13 +9,15 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import RetryAction, conf
+from airflow.sdk import conf
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.job_fields import JobFields, seconds
 from airflow_provider_ray.links import RayJobLink
+from airflow_provider_ray.retry_policy import is_retried_after
 from airflow_provider_ray.target import Target
 from airflow_provider_ray.triggers.job import RayJobTrigger, seal
 
@@ -51,8 +53,7 @@ class RaySubmitJobOperator(JobFields):
         ``execution_timeout`` it also holds while deferred.
     :param fetch_logs: write the driver's log to the task log while the job runs.
     :param cancel_on_kill: stop the job when the task is killed, marked or its worker is terminated; False leaves it
-        running. A task that is cleared when it is not running on a worker stops the job that it remembers in any
-        case, before it submits another.
+        running, unless the task is cleared when it is not on a worker: the job is then stopped before there is another.
     :param durable: remember the job, so that a retry goes on with it; False submits anew in each attempt.
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
@@ -101,8 +102,7 @@ class RaySubmitJobOperator(JobFields):
         self.durable = durable
         self.skip_on_exit_code = _codes(skip_on_exit_code)
         self.fail_on_exit_code = _codes(fail_on_exit_code)
-        # The job to stop when this attempt is killed.
-        self._target: Target | None = None
+        self._target: Target | None = None  # what a kill stops
         self._killed = False
 
     def execute(self, context: Context) -> dict[str, str]:
@@ -112,8 +112,6 @@ class RaySubmitJobOperator(JobFields):
             hook = RayHook(self.conn_id)
             job, known = self._choose(context, hook)
             spec = self.job_spec(job.submission_id, job.metadata(context)) if known is None else None
-            if spec is not None:
-                self.log_spec(spec)
             self._announce(context, hook, job, known)
             if self.deferrable and self.wait_for_completion:
                 trigger = self._trigger(job, spec and self._prepare(hook, spec))
@@ -121,6 +119,8 @@ class RaySubmitJobOperator(JobFields):
             if spec is not None:
                 self._submit(hook, job, spec)
             if not self.wait_for_completion:
+                # From here on it is nobody's, and no kill stops it.
+                self._target = None
                 return self._result(job.submission_id)
             outcome = self._wait(hook, job)
             if not self._met_its_end(known is not None, outcome):
@@ -136,12 +136,21 @@ class RaySubmitJobOperator(JobFields):
         # Looked up now: on_kill must not talk to Airflow.
         hook.get_config()
         outcome = Outcome.from_json(event)
-        may_arrive = isinstance(outcome.fault, RayClusterUnavailable)
-        self._target = Target(hook, event["submission_id"], event["nonce"], may_arrive)
+        is_away = isinstance(outcome.fault, RayClusterUnavailable)
+        self._target = Target(hook, event["submission_id"], event["nonce"], may_arrive=is_away)
         with self._not_left_unwatched(context):
-            if not self._met_its_end(event["adopted"], outcome):
+            if not self._met_its_end(event.get("adopted", False), outcome):
                 return self._finish(context, hook, outcome)
         return self.execute(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the trigger; if that one failed instead of firing, see to the job that nobody watches now."""
+        if next_method != TRIGGER_FAIL_REPR:
+            return super().resume_execution(next_method, next_kwargs, context)
+        if self.durable and (job := durable.recall(context)):
+            self._target = durable.reach(job, RayHook(self.conn_id))
+        with self._not_left_unwatched(context):
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
         """Stop the job of a task that is killed while it holds a worker."""
@@ -178,9 +187,11 @@ class RaySubmitJobOperator(JobFields):
     def _prepare(self, hook: RayHook, spec: JobSpec) -> JobSpec:
         from airflow_provider_ray.client.submission import prepare
 
+        self.log_spec(spec)
         return hook.run(lambda client: prepare(client, spec))
 
     def _submit(self, hook: RayHook, job: TaskJob, spec: JobSpec) -> None:
+        from airflow_provider_ray.client.errors import RayJobInterrupted
         from airflow_provider_ray.client.submission import post
 
         ready = self._prepare(hook, spec)
@@ -192,6 +203,8 @@ class RaySubmitJobOperator(JobFields):
         self.log.info("Submitted Ray job %s", spec.submission_id)
         if self._killed and self.cancel_on_kill:
             self._target.stop(self.log, KILL_SECONDS)
+            reason = "was submitted while the task's process was told to end, and stopped"
+            raise RayJobInterrupted.from_message(f"Ray job {job.submission_id!r} {reason}")
 
     def _trigger(self, job: TaskJob, spec: JobSpec | None) -> RayJobTrigger:
         return RayJobTrigger(
@@ -264,18 +277,11 @@ class RaySubmitJobOperator(JobFields):
         except Exception as error:
             if self._target is None:
                 raise
-            if self.durable and self._is_retried_after(error, context):
+            if self.durable and is_retried_after(error, self.retry_policy, context):
                 self.log.warning("Lost sight of Ray job %s; the next attempt looks for it", self._target.submission_id)
             else:
                 self._target.stop(self.log)
             raise
-
-    def _is_retried_after(self, error: Exception, context: Context) -> bool:
-        ti = context["ti"]
-        if ti.try_number > ti.max_tries or self.retry_policy is None:
-            return ti.try_number <= ti.max_tries
-        decision = self.retry_policy.evaluate(error, ti.try_number, ti.max_tries, context)
-        return decision.action != RetryAction.FAIL
 
     def _check_arguments(self) -> None:
         from airflow_provider_ray.client.errors import RayConfigError

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import TaskInstanceState
 from airflow.sdk.crypto import get_fernet
 from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.log import amask_secret
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray import durable
@@ -140,7 +141,8 @@ class RayJobTrigger(BaseTrigger):
         from airflow_provider_ray.client.outcome import watch
         from airflow_provider_ray.client.shared import shared_client
 
-        self._config = await RayHook(self.conn_id).aget_config()
+        # Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call on_kill.
+        self._config = await asyncio.shield(asyncio.ensure_future(RayHook(self.conn_id).aget_config()))
         async with shared_client(self._config) as client:
             if self.sealed_spec is not None:
                 await self._submit(client, self.sealed_spec)
@@ -162,6 +164,7 @@ class RayJobTrigger(BaseTrigger):
         from airflow_provider_ray.client.submission import find, post
 
         spec = JobSpec(**unseal(sealed_spec))
+        await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
         is_late = any(moment is not None and moment <= time() for moment in (self.end_time, self.startup_end_time))
         if is_late and await find(client, spec.submission_id, str(self.nonce)) is None:
             reason = "was not submitted: no triggerer took it up within its timeout"

@@ -44,6 +44,14 @@ async def test_it_is_found_by_the_same_task_and_job_alone(kept: dict[str, Any]) 
     assert kept == {str((KEY, sorted(WHERE.items()))): {"submission_id": "j1", "bytes": 12}}
 
 
+async def test_with_remote_logs_the_whole_log_is_shown_again(
+    kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bookmark().put("j1", 12)
+    monkeypatch.setenv("AIRFLOW__LOGGING__REMOTE_LOGGING", "True")
+    assert await bookmark().find("j1") == 0
+
+
 async def test_a_fault_of_airflow_costs_repeated_lines_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

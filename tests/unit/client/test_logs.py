@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -222,6 +223,13 @@ async def test_a_log_that_is_left_out_in_part_goes_on(client: RayClient, fake: F
     await asyncio.sleep(0.1)
     await log.deliver(job, final=True)
     assert (shown, lines[shown:]) == (10_021, ["and on"])
+
+
+async def test_what_a_slow_driver_wrote_long_ago_is_not_too_fast(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"".join(b"%d\n" % number for number in range(30_000)))
+    assert job.start_time_ms is not None
+    lines = await delivered(client, replace(job, start_time_ms=job.start_time_ms - 60_000))
+    assert lines == [str(number) for number in range(30_000)]
 
 
 async def test_a_log_without_end_is_followed_up_to_a_limit(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import health, logs, waiting
+from airflow_provider_ray.client import health, logs, submission, waiting
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
@@ -257,7 +257,7 @@ async def test_a_wait_can_be_cancelled_at_any_time(client: RayClient, fake: Fake
 async def test_a_job_that_its_cluster_forgets_is_lost(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "LOST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=None)
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1))
     await asyncio.sleep(0.3)
@@ -311,6 +311,20 @@ async def test_a_job_that_waits_for_a_dead_head_is_lost(
         await waiting_for_it
 
 
+async def test_a_head_that_was_dead_before_condemns_no_later_job(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.5)
+    fake.nodes[0]["state"] = "DEAD"
+    await submitted(client, fake, running_after=60)
+    with pytest.raises(RayJobLost):
+        await wait_for_job(client, "j1", poll_interval=0.1)
+    fake.nodes[0]["state"] = "ALIVE"
+    fake.outcomes["j2"] = Outcome(running_after=1.0, ends_after=1.5)
+    await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j2"))
+    assert (await wait_for_job(client, "j2", poll_interval=0.1)).status == "SUCCEEDED"
+
+
 async def test_nodes_that_may_not_be_asked_for_are_reported_once(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -347,7 +361,7 @@ async def test_a_job_that_has_started_may_take_its_time(client: RayClient, fake:
 async def test_a_404_of_something_else_loses_no_job(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "LOST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=None)
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1, owned=True))
     await asyncio.sleep(0.3)

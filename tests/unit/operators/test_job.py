@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, RetryAction
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferralError, TaskDeferred
 
-from airflow_provider_ray.client import errors, health, waiting
+from airflow_provider_ray.client import errors, health, submission, waiting
 from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
@@ -151,6 +151,76 @@ def test_an_earlier_attempts_job_that_was_being_stopped_is_replaced(
     result = run(operator(deferrable=deferrable), attempts.context(try_number=2, max_tries=1))
     assert [job.status for job in dashboard.jobs.values()] == ["STOPPED", "SUCCEEDED"]
     assert result["submission_id"] == list(dashboard.jobs)[1]
+
+
+@MODES
+def test_a_cleared_task_does_not_believe_a_single_404(
+    dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    dashboard.default_outcome = Outcome(ends_after=None)
+    operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
+    dashboard.default_outcome = Outcome()
+    dashboard.fail(404, method="GET", path=f"/api/jobs/{only_job(dashboard)}")
+    run(operator(deferrable=deferrable), attempts.context(try_number=2, max_tries=2))
+    assert [job.status for job in dashboard.jobs.values()] == ["STOPPED", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize(("last_try", "left"), [(False, "RUNNING"), (True, "STOPPED")])
+def test_the_last_attempt_stops_the_job_of_a_trigger_that_failed(
+    dashboard: FakeDashboard, attempts: Attempts, last_try: bool, left: str
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
+    context = attempts.context(try_number=2 if last_try else 1, max_tries=1)
+    with pytest.raises(TaskDeferralError, match="no such trigger"):
+        operator(deferrable=True).resume_execution("__fail__", {"error": "no such trigger"}, context)
+    assert dashboard.jobs[only_job(dashboard)].status == left
+
+
+def test_a_kill_after_the_hand_over_stops_nothing(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    task = operator(wait_for_completion=False)
+    task.execute(context)
+    task.on_kill()
+    assert dashboard.jobs[only_job(dashboard)].status == "RUNNING"
+
+
+def test_a_kill_during_the_submission_is_no_success(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    task = operator(wait_for_completion=False)
+    post = submission.post
+
+    async def killed_meanwhile(*arguments: Any) -> None:
+        await post(*arguments)
+        task._killed = True
+
+    monkeypatch.setattr(submission, "post", killed_meanwhile)
+    with pytest.raises(errors.RayJobInterrupted, match="told to end"):
+        task.execute(context)
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+
+
+@pytest.mark.parametrize("runtime_env", ["{{ params.all }}", {"env_vars": "{{ params.all }}"}])
+def test_secrets_that_are_no_dict_are_not_shown(
+    dashboard: FakeDashboard, context: Any, runtime_env: Any, task_log: TaskLog
+) -> None:
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    with DAG("d", schedule=None):
+        task = operator(runtime_env=runtime_env)
+    context["params"] = {"all": "do-not-show"}
+    if isinstance(runtime_env, str):
+        with pytest.raises(errors.RayConfigError, match="runtime_env: got a str; expected a dict"):
+            task.render_template_fields(context)
+        return
+    task.render_template_fields(context)
+    assert "do-not-show" not in json.dumps(_serialize_rendered_fields(task))
+    with pytest.raises(errors.RayConfigError, match="env_vars") as caught:
+        task.execute(context)
+    assert "do-not-show" not in str(caught.value) + "".join(task_log.lines)
 
 
 def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts) -> None:
@@ -508,8 +578,8 @@ def test_killing_the_task_stops_the_job(dashboard: FakeDashboard, context: Any) 
 def test_a_kill_that_cannot_reach_the_cluster_says_so(
     dashboard: FakeDashboard, context: Any, task_log: TaskLog
 ) -> None:
-    task = operator(wait_for_completion=False)
-    task.execute(context)
+    task = operator()
+    task._target = Target(RayHook(), "mine", "n1")
     dashboard.fail(403, path="/")
     task.on_kill()
     assert "may still run, it could not be stopped" in task_log.lines[-1]
@@ -602,8 +672,9 @@ def test_without_durable_each_attempt_submits(dashboard: FakeDashboard, attempts
 
 def test_a_job_can_survive_the_kill_of_its_task(dashboard: FakeDashboard, context: Any, task_log: TaskLog) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
-    task = operator(wait_for_completion=False, cancel_on_kill=False)
-    task.execute(context)
+    RayHook().submit_job("true", submission_id="mine", metadata={NONCE_KEY: "n1"})
+    task = operator(cancel_on_kill=False)
+    task._target = Target(RayHook(), "mine", "n1")
     task.on_kill()
     assert dashboard.jobs[only_job(dashboard)].status == "RUNNING"
     assert "goes on: cancel_on_kill is False" in task_log.lines[-1]

@@ -165,6 +165,24 @@ async def test_a_connection_that_was_deleted_is_reported_to_the_operator(dashboa
     assert "deleted" in message
 
 
+async def test_a_kill_while_the_connection_is_looked_up_keeps_its_message(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow calls on_kill only for a cancellation with its own message, and its look-ups lose that."""
+
+    async def slow(hook: RayHook) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(RayHook, "aget_config", slow)
+    watching = asyncio.create_task(first_event(trigger))
+    await asyncio.sleep(0.1)
+    watching.cancel("by a user")
+    with pytest.raises(asyncio.CancelledError, match="by a user"):
+        await watching
+
+
 async def test_a_connection_of_another_type_is_reported_to_the_operator(
     dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
