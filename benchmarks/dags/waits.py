@@ -10,8 +10,8 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.triggers.base import StartTriggerArgs
 
 TRIGGERS = {
-    "shared": ("airflow_provider_ray.triggers.job.RayJobTrigger", {"poll_interval": 10}),
-    "one request each": ("benchmarks.plain_trigger.PlainTrigger", {"poll_interval": 10}),
+    "shared": "airflow_provider_ray.triggers.job.RayJobTrigger",
+    "one request each": "benchmarks.plain_trigger.PlainTrigger",
 }
 JOBS = int(os.environ.get("BENCHMARK_JOBS", "0"))
 CLUSTERS = os.environ.get("BENCHMARK_CLUSTERS", "").split()
@@ -26,7 +26,6 @@ class Waiting(BaseOperator):
 
     def __init__(self, *, trigger: str, arguments: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(pool=POOL, **kwargs)
-        self.trigger, self.arguments = trigger, arguments
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=trigger,
             trigger_kwargs=arguments,
@@ -36,7 +35,7 @@ class Waiting(BaseOperator):
         )
 
 
-for way, (trigger, options) in TRIGGERS.items():
+for way, trigger in TRIGGERS.items():
     with DAG(
         f"waits_{way.replace(' ', '_')}",
         schedule=None,
@@ -50,5 +49,5 @@ for way, (trigger, options) in TRIGGERS.items():
                 Waiting(
                     task_id=f"{cluster}-{number}",
                     trigger=trigger,
-                    arguments={"conn_id": cluster, "submission_id": f"j{number}", **options},
+                    arguments={"conn_id": cluster, "submission_id": f"j{number}", "poll_interval": 10},
                 )
