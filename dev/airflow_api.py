@@ -107,6 +107,10 @@ class AirflowApi:
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         self.call("PATCH", path, json={"new_state": state})
 
+    def delete_task(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Delete a task instance."""
+        self.call("DELETE", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Let a task run once more."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}

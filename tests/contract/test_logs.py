@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -37,6 +38,26 @@ async def test_the_last_lines(cluster: Cluster, client: RayClient, name: str) ->
     job = await run(client, name, "sleep 1; seq 3000")
     assert await lines_of(client, job) == [str(number) for number in range(1, 3001)]
     assert await last_lines(client, job) == [str(number) for number in range(2981, 3001)]
+
+
+async def test_a_log_of_300_megabytes(cluster: Cluster, client: RayClient, name: str) -> None:
+    line = "x" * 99
+    # A fake with the same would only take longer to make it up.
+    cluster.expect(name, log=f"{line}\n".encode() * 400_000)
+    job = await run(client, name, f"sleep 1; yes {line} | head -c 300000000")
+    lines, peak = Lines(), 0
+    if cluster.fake is None:
+        tracemalloc.start()
+    try:
+        await DriverLog(client, lines).deliver(job, final=True)
+    finally:
+        if tracemalloc.is_tracing():
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert any("left out" in each for each in lines)
+    assert any("the whole log: " in each for each in lines)
+    assert lines[-20:] == [line] * 20
+    assert peak < 50_000_000
 
 
 async def test_an_empty_log(cluster: Cluster, client: RayClient, name: str) -> None:

@@ -109,6 +109,18 @@ def cleared(stage: Stage, *, dag_id: str) -> None:
         run.ended(seen, "STOPPED", "SUCCEEDED")
 
 
+def deleted(stage: Stage, *, dag_id: str) -> None:
+    """Airflow may make the task anew as long as its run goes on."""
+    with stage.report.case(f"task instance deleted while {run_mode(dag_id)}", "the job is stopped") as seen:
+        run = stage.start(dag_id, seconds=LONGEST)
+        run.wait_until_watched()
+        run.api.delete_task(dag_id, run.run_id, "count")
+        eventually(lambda: run.statuses()[0] == "STOPPED" or None, "the stop", 60)
+        run.api.call("PATCH", f"dags/{dag_id}/dagRuns/{run.run_id}", json={"state": "failed"})
+        eventually(lambda: set(run.statuses()) == {"STOPPED"} or None, "the stop of any other", 60)
+        seen(jobs=run.statuses(), state="deleted")
+
+
 def cleared_after_its_success(stage: Stage) -> None:
     with stage.report.case("cleared after success", "another job is submitted") as seen:
         run = stage.start(DEFERRED)
@@ -154,6 +166,7 @@ CASES: Mapping[str, Callable[[Stage], None]] = {
         for dag_id in (BLOCKING, DEFERRED)
     },
     **{f"cleared {dag_id}": partial(cleared, dag_id=dag_id) for dag_id in (BLOCKING, DEFERRED)},
+    **{f"deleted {dag_id}": partial(deleted, dag_id=dag_id) for dag_id in (BLOCKING, DEFERRED)},
     "cleared after its success": cleared_after_its_success,
     "an id that another job has": an_id_that_another_job_has,
     "what is not text": what_is_not_text,
