@@ -12,6 +12,8 @@ from typing import Any, Protocol
 LINES_PER_SECOND = 1000
 BYTES_PER_SECOND = 1024 * 1024
 BURST_SECONDS = 10
+# What has gathered since the last read may be as much as that time allows, but not for longer.
+GATHERED_SECONDS = 100
 LAST_LINES = 20
 
 # Airflow drops DEBUG where its own level is INFO, and a line must not get lost.
@@ -69,7 +71,7 @@ class Relay:
     def let_in(self) -> None:
         """Let new lines come, in proportion to the time since the last call."""
         seconds, self._filled = monotonic() - self._filled, monotonic()
-        longest = max(seconds, BURST_SECONDS)
+        longest = min(max(seconds, BURST_SECONDS), GATHERED_SECONDS)
         self._lines = min(max(self._lines, 0) + longest * LINES_PER_SECOND, longest * LINES_PER_SECOND)
         self._bytes = min(max(self._bytes, 0) + longest * BYTES_PER_SECOND, longest * BYTES_PER_SECOND)
 

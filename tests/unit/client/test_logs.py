@@ -232,6 +232,13 @@ async def test_what_a_slow_driver_wrote_long_ago_is_not_too_fast(client: RayClie
     assert lines == [str(number) for number in range(30_000)]
 
 
+async def test_a_job_of_yesterday_floods_no_log(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"x\n" * 200_000)
+    assert job.start_time_ms is not None
+    lines = await delivered(client, replace(job, start_time_ms=job.start_time_ms - 86_400_000))
+    assert len(lines) == 100_000 + 1 + 20
+
+
 async def test_a_log_without_end_is_followed_up_to_a_limit(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
