@@ -7,6 +7,7 @@ proxy variables of the environment are not read, and cookies are not kept.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import io
 import json
@@ -224,9 +225,9 @@ def _fault(name: str, error: aiohttp.ClientError | OSError) -> RayRequestError:
         return RayClusterUnavailable(name, f"no answer in time ({error or 'timeout'})")
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return RayNotADashboard(name, f"the address or the answer is not HTTP: {error}")
-    # A server that misses a client certificate hangs up without a word (TLS 1.3).
-    hung_up = isinstance(error, aiohttp.ServerDisconnectedError) and " https:" in name
-    advice = "; does it demand a client certificate (client_cert)?" if hung_up else ""
+    # A server that misses a client certificate hangs up without a word (TLS 1.3), or resets the connection.
+    hung_up = isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) == errno.ECONNRESET
+    advice = "; does it demand a client certificate (client_cert)?" if hung_up and " https:" in name else ""
     return RayClusterUnavailable(name, f"{type(error).__name__}: {error}{advice}")
 
 
