@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayRequestRefused
+from airflow_provider_ray.client.http import _fault
 from airflow_provider_ray.client.ray_client import RayClient
 from tests.fake_dashboard import FakeDashboard
 from tests.unit.client import certificates
@@ -141,3 +144,9 @@ async def test_a_key_of_another_certificate_is_refused(https: FakeDashboard, pem
     )
     with pytest.raises(RayConfigError, match=r"belong together"):
         await version(config)
+
+
+@pytest.mark.parametrize("error", [aiohttp.ServerDisconnectedError(), aiohttp.ClientOSError(errno.ECONNRESET, "reset")])
+def test_a_server_that_hangs_up_may_want_a_certificate(error: aiohttp.ClientError) -> None:
+    assert "client_cert" in str(_fault("GET https://ray", error))
+    assert "client_cert" not in str(_fault("GET http://ray", error))
