@@ -15,8 +15,8 @@ ALL: dict[str, Callable[[], dict[str, Any]]] = {
     "submission": submission.measure,
     "slots": slots.measure,
     "waits": waits.measure,
-    "triggerer": triggerer.measure,
     "processing": processing.measure,
+    "triggerer": triggerer.measure,
 }
 OUTPUT = Path(__file__).resolve().parent.parent / "out" / "bench"
 
