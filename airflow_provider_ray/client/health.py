@@ -48,6 +48,7 @@ class NodeHealth:
         pending = f"{HEAD}{job.submission_id}"
         if job.status != PENDING:
             self._asked_since.pop(pending, None)
+            self._missed.pop(pending, None)
         node_id = {RUNNING: job.driver_node_id, PENDING: pending}.get(job.status)
         if node_id is None:
             return None

@@ -63,7 +63,8 @@ class Relay:
     def __init__(self, logger: Logger, where: str, seconds: float) -> None:
         self._logger = logger
         self._where = where
-        self._lines = self._bytes = 0.0
+        self._lines: float = BURST_SECONDS * LINES_PER_SECOND
+        self._bytes: float = BURST_SECONDS * BYTES_PER_SECOND
         self._filled = monotonic() - seconds
         self._held: deque[tuple[str, int]] = deque(maxlen=LAST_LINES)
         self._missing_lines = self._missing_bytes = 0
@@ -72,8 +73,8 @@ class Relay:
         """Let new lines come, in proportion to the time since the last call."""
         seconds, self._filled = monotonic() - self._filled, monotonic()
         longest = min(max(seconds, BURST_SECONDS), GATHERED_SECONDS)
-        self._lines = min(max(self._lines, 0) + longest * LINES_PER_SECOND, longest * LINES_PER_SECOND)
-        self._bytes = min(max(self._bytes, 0) + longest * BYTES_PER_SECOND, longest * BYTES_PER_SECOND)
+        self._lines = min(max(self._lines, 0) + seconds * LINES_PER_SECOND, longest * LINES_PER_SECOND)
+        self._bytes = min(max(self._bytes, 0) + seconds * BYTES_PER_SECOND, longest * BYTES_PER_SECOND)
 
     def show(self, line: str, size: int) -> None:
         """Show a line, or hold it back.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -230,6 +231,21 @@ async def test_what_a_slow_driver_wrote_long_ago_is_not_too_fast(client: RayClie
     assert job.start_time_ms is not None
     lines = await delivered(client, replace(job, start_time_ms=job.start_time_ms - 60_000))
     assert lines == [str(number) for number in range(30_000)]
+
+
+async def test_a_burst_is_granted_once(client: RayClient, fake: FakeDashboard) -> None:
+    job = await job_with(client, fake, b"x\n" * 10_000)
+    lines = Lines()
+    log = EagerLog(client, lines)
+    await log.deliver(job)
+    shown = len(lines)
+    fake.outcomes["j1"].log = b"x\n" * 20_000
+    started = time.monotonic()
+    await log.deliver(job, final=True)
+    assert shown == 10_000
+    assert "left out" in lines[-21]
+    # What the time between the reads allows, which counts from the beginning of the first.
+    assert len(lines) - shown < 5_000 + 1_000 * (time.monotonic() - started)
 
 
 async def test_a_job_of_yesterday_floods_no_log(client: RayClient, fake: FakeDashboard) -> None:
