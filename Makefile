@@ -20,7 +20,7 @@ LOCKED := 311 312 313
 help:
 	@echo 'make demo [CONF=...]  three local Ray clusters, Airflow and one run of the Dag, from set-up to take-down'
 	@echo 'make up, make down    the same, kept running for a look at the UI, and taken down again'
-	@echo 'make test             set-up and all tests; make test-unit: those that start neither Ray nor Airflow'
+	@echo 'make test             set-up and all tests but the longest faults; make test-unit: those that start neither Ray nor Airflow'
 	@echo 'make chaos            all of the fault suite, and nothing else; it writes docs/reliability.md'
 	@echo 'make lint, types      ruff and mypy; make format: rewrite what ruff can'
 	@echo 'make bench            benchmarks against other providers and the plain patterns'
@@ -65,14 +65,15 @@ supported:
 
 locks/$(PY).txt locks/ray249-$(PY).txt locks/google-$(PY).txt: | supported
 
-test: setup setup-ray249 setup-postgres
-	$(BIN)/python -m pytest
+test: setup setup-ray249 setup-postgres setup-browser test-unit
+	$(BIN)/python -m pytest --ignore tests/unit
 
-chaos: setup setup-postgres
+chaos: setup setup-ray249 setup-postgres
 	$(BIN)/python -m pytest tests/e2e -k faults --chaos --reliability-table docs/reliability.md
 
+# They spend their time waiting, so there may be more processes than cores; those of one file share ports.
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile tests/unit
 
 lint: setup
 	$(BIN)/ruff check .
@@ -99,6 +100,7 @@ bench: setup setup-google setup-postgres
 
 screenshots: setup setup-browser
 	$(BIN)/python -m dev.screenshots
+	$(BIN)/python -m dev.page_pictures
 
 # The end-to-end tests' Airflow has its database there.
 setup-postgres:

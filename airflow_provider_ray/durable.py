@@ -1,6 +1,6 @@
-"""Which job belongs to an attempt of a task: a new one, or the one of an earlier attempt.
+"""What a task remembers of its jobs: the one of this attempt, and those of earlier ones that may still be active.
 
-The id is remembered in the task state store (Airflow 3.3) before the job is submitted, so a crash at any line in
+It is kept in the task state store (Airflow 3.3) and written before a job is submitted, so a crash at any line in
 between loses nothing. The store survives retries, and clears as well: a clear is recognised by the task's
 ``max_tries``, which a retry leaves alone.
 """
@@ -14,23 +14,34 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.models import JobDetails
-    from airflow_provider_ray.hooks.ray import RayHook
     from airflow_provider_ray.target import Target
 
 log = logging.getLogger(__name__)
 
 STATE_KEY = "ray_job"
-# XCom with the id of the task's current job, there before the job ends: submit.output["submission_id"] in Dags.
+# XComs that say what the task's current job is, there before it ends: submit.output["submission_id"] in Dags.
+CONN_ID_KEY = "conn_id"
 SUBMISSION_ID_KEY = "submission_id"
 _NAME_LENGTH = 60
 
 
+def stamps(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> dict[str, str]:
+    """What a job has in its metadata of the task instance that submitted it."""
+    return {
+        "airflow_dag_id": dag_id,
+        "airflow_run_id": run_id,
+        "airflow_task_id": task_id,
+        "airflow_map_index": str(map_index),
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskJob:
-    """The job of a task instance, as the task state store holds it.
+    """A job of a task instance, as the task state store holds it.
 
     :param conn_id: connection of the cluster.
     :param submission_id: id of the job.
@@ -47,85 +58,99 @@ class TaskJob:
     stopping: bool = False
     lost: bool = False
 
-    def remember(self, context: Context) -> None:
-        """Store the value; every later attempt of this task instance sees it."""
-        store = context.get("task_state_store")
-        if store is None:
-            log.warning("There is no task state store: a retry will not find Ray job %s", self.submission_id)
-        else:
-            store.set(STATE_KEY, asdict(self))
-
     def metadata(self, context: Context) -> dict[str, str]:
         """What is stamped on the job to find its task by; the same for all attempts that go on with it."""
         from airflow_provider_ray.client.submission import NONCE_KEY
 
         ti = context["ti"]
-        return {
-            "airflow_dag_id": ti.dag_id,
-            "airflow_run_id": ti.run_id,
-            "airflow_task_id": ti.task_id,
-            "airflow_map_index": str(ti.map_index),
-            NONCE_KEY: self.nonce,
-        }
+        return {**stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index), NONCE_KEY: self.nonce}
 
 
-def recall(context: Context) -> TaskJob | None:
-    """The job that an earlier attempt remembered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What a task instance knows from its earlier attempts.
+
+    :param jobs: those that may be active or have succeeded, the current one first.
+    :param failed_on: connections whose cluster failed an attempt, the latest last; others are chosen before them.
+    """
+
+    jobs: tuple[TaskJob, ...] = ()
+    failed_on: tuple[str, ...] = ()
+
+    def store(self, context: Context) -> None:
+        """Store the value; every later attempt of this task instance sees it."""
+        store = context.get("task_state_store")
+        if store is None:
+            log.warning("There is no task state store: a retry will not find the Ray job of this attempt")
+        else:
+            store.set(STATE_KEY, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the current job, if there is one, with what there is besides."""
+        current = asdict(self.jobs[0]) if self.jobs else {}
+        return {**current, "others": [asdict(job) for job in self.jobs[1:]], "failed_on": list(self.failed_on)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Memory:
+        """Build the value from what was stored."""
+        current = dict(record)
+        others, failed_on = current.pop("others"), current.pop("failed_on")
+        jobs = [*([current] if current else []), *others]
+        return cls(jobs=tuple(TaskJob(**job) for job in jobs), failed_on=tuple(failed_on))
+
+
+def recall(context: Context) -> Memory:
+    """What earlier attempts remembered. Which clusters failed them is forgotten when the task is cleared."""
     store = context.get("task_state_store")
     record: Any = store.get(STATE_KEY) if store is not None else None
-    return TaskJob(**record) if record else None
+    if not record:
+        return Memory()
+    memory = Memory.from_json(record)
+    is_cleared = bool(memory.jobs) and memory.jobs[0].max_tries != context["ti"].max_tries
+    return replace(memory, failed_on=()) if is_cleared else memory
 
 
-def remember_end(context: Context, *, lost: bool) -> None:
-    """Remember that the task's job was told to stop, or is lost."""
-    if (job := recall(context)) is not None:
-        replace(job, stopping=not lost, lost=lost).remember(context)
+def remember_late(context: Context) -> None:
+    """Remember that the task's job was told to stop because its time was up."""
+    memory = recall(context)
+    _with_current(memory, lambda job: replace(job, stopping=True)).store(context)
 
 
-def reach(earlier: TaskJob, hook: RayHook) -> Target | None:
-    """What an attempt has to stop when it is killed before it goes on with an earlier job, or has replaced it.
+def remember_fault(context: Context, conn_id: str, *, lost: bool) -> None:
+    """Remember that a cluster failed the attempt.
 
-    :param hook: the cluster of this attempt, which may be another one.
-    :returns: None when the earlier job's connection does not exist any more.
+    :param lost: the cluster has lost the task's job.
     """
+    memory = recall(context)
+    others = (each for each in memory.failed_on if each != conn_id)
+    failed = replace(memory, failed_on=(*others, conn_id))
+    _with_current(failed, lambda job: replace(job, lost=job.lost or lost)).store(context)
+
+
+def _with_current(memory: Memory, change: Callable[[TaskJob], TaskJob]) -> Memory:
+    return replace(memory, jobs=(*map(change, memory.jobs[:1]), *memory.jobs[1:]))
+
+
+def reach(conn_id: str, submission_id: str, nonce: str) -> Target | None:
+    """What stops a job, with its connection looked up; None when that does not exist any more, or cannot work."""
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    from airflow_provider_ray.client.errors import RayConfigError
+    from airflow_provider_ray.hooks.ray import RayHook
     from airflow_provider_ray.target import Target
 
-    earlier_hook = hook if earlier.conn_id == hook.conn_id else type(hook)(earlier.conn_id)
+    hook = RayHook(conn_id)
     try:
-        earlier_hook.get_config()
-    except AirflowNotFoundException as error:
-        log.warning("Ray job %s of an earlier attempt is out of reach: %s", earlier.submission_id, error)
+        hook.get_config()
+    except (AirflowNotFoundException, RayConfigError) as error:
+        log.warning("Ray job %s of an earlier attempt is out of reach: %s", submission_id, error)
         return None
-    return Target(earlier_hook, earlier.submission_id, earlier.nonce)
+    return Target(hook, submission_id, nonce)
 
 
-def still_wanted(earlier: TaskJob, target: Target, context: Context, conn_id: str) -> tuple[bool, JobDetails | None]:
-    """Whether an attempt goes on with an earlier attempt's job, and what the cluster knows of it.
-
-    An active job is adopted, a succeeded one is the result, and an unknown one was never submitted. The job of a
-    cleared task is stopped, and its end awaited, before there can be a new one.
-
-    :param target: what :func:`reach` made of the earlier job.
-    :param conn_id: the cluster of this attempt.
-    :raises RayJobStopping: when the job of a cleared task was told to stop and has not ended.
-    """
-    from airflow_provider_ray.client.states import SUCCEEDED, is_terminal
-    from airflow_provider_ray.client.submission import find
-    from airflow_provider_ray.client.waiting import LOST_STOP_SECONDS
-
-    if earlier.lost:
-        # Told to stop once more, if it can be reached now; waiting for its end could be waiting for ever.
-        target.stop(log, LOST_STOP_SECONDS)
-        return False, None
-    known = target.hook.run(lambda client: find(client, earlier.submission_id, earlier.nonce))
-    superseded = earlier.conn_id != conn_id or earlier.max_tries != context["ti"].max_tries
-    if not superseded and not earlier.stopping:
-        return known is None or known.status == SUCCEEDED or not is_terminal(known.status), known
-    if known is not None and not is_terminal(known.status):
-        _stop(earlier, target.hook)
-    return False, None
+def reach_all(jobs: Iterable[TaskJob]) -> list[tuple[TaskJob, Target]]:
+    """The jobs whose connection exists, with what stops them."""
+    return [(job, target) for job in jobs if (target := reach(job.conn_id, job.submission_id, job.nonce))]
 
 
 def new_job(context: Context, conn_id: str, submission_id: str | None, *, successor: bool) -> TaskJob:
@@ -143,17 +168,6 @@ def new_job(context: Context, conn_id: str, submission_id: str | None, *, succes
     elif successor:
         submission_id = f"{submission_id[: SUBMISSION_ID_LIMIT - len(nonce) - 1]}-{nonce}"
     return TaskJob(conn_id=conn_id, submission_id=submission_id, nonce=nonce, max_tries=ti.max_tries)
-
-
-def _stop(earlier: TaskJob, hook: RayHook) -> None:
-    from airflow_provider_ray.client.errors import RayJobStopping
-    from airflow_provider_ray.client.states import is_terminal
-    from airflow_provider_ray.client.waiting import stop_job
-
-    log.info("Stopping Ray job %s of an earlier attempt, which is not to be continued", earlier.submission_id)
-    left = hook.run(lambda client: stop_job(client, earlier.submission_id, nonce=earlier.nonce))
-    if left is not None and not is_terminal(left.status):
-        raise RayJobStopping(earlier.conn_id, left, "was told to stop and has not; the next attempt looks again")
 
 
 def _slug(name: str) -> str:

@@ -9,6 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.log import mask_secret
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -142,6 +143,9 @@ class JobFields(BaseOperator):
             hint = "a dict; a template for all of it needs render_template_as_native_obj=True in its Dag"
             raise RayConfigError("runtime_env", f"a {type(self.runtime_env).__name__}", hint)
         self.runtime_env = HiddenRuntimeEnv(self.runtime_env)
+        # Those whose names tell that they are secret, in case that the driver prints them.
+        if isinstance(env_vars := self.runtime_env.get("env_vars"), Mapping):
+            mask_secret(dict(env_vars))
 
 
 class HiddenRuntimeEnv(UserDict[str, Any]):

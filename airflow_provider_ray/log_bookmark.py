@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 log = logging.getLogger(__name__)
 
 # Airflow removes a task's XComs when an attempt starts, but not when it is resumed: each attempt shows the whole log.
 KEY = "ray_log_bookmark"
+ROUND_BYTES = 4096
+PIPE_BYTES = 256 * 1024
+SETTLE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,14 @@ class XComBookmark:
     """
 
     task_instance: RuntimeTaskInstanceProtocol
+
+    @staticmethod
+    def begin(context: Context) -> None:
+        """Keep, before a task defers, that nothing is delivered: to ask for what is not there is logged as an error."""
+        try:
+            context["ti"].xcom_push(key=KEY, value={"submission_id": None, "bytes": 0})
+        except Exception as error:
+            log.warning("Airflow cannot keep that nothing of the log is shown yet: %s", error)
 
     async def find(self, submission_id: str) -> int:
         """Bytes of this job's log that have been delivered, 0 when nothing is known."""
@@ -49,6 +62,25 @@ class XComBookmark:
             await XCom.aset(key=KEY, value={"submission_id": submission_id, "bytes": delivered}, **self._where())
         except Exception as error:
             log.warning("Airflow cannot keep how far the log of Ray job %s is shown: %s", submission_id, error)
+
+    async def settle(self, written: int) -> bool:
+        """Wait until Airflow has read what the trigger has written to the task log.
+
+        The process that writes the triggers' logs reads 4096 bytes of them in the round in which it answers one
+        request, and what it has not read when a trigger ends is not in the task log (Airflow 3.3.2,
+        ``TriggerRunnerSupervisor``). More than the pipe between the two holds cannot be left to read. The request is
+        for the position, which the task has kept before it deferred.
+        """
+        from airflow.sdk.execution_time.xcom import XCom
+
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                for _ in range(min(written, PIPE_BYTES) // ROUND_BYTES + 2):
+                    await XCom.aget_one(key=KEY, **self._where())
+        except Exception as error:
+            log.debug("Airflow does not say whether it has read the log: %s", error)
+            return False
+        return True
 
     def _where(self) -> dict[str, Any]:
         ti = self.task_instance

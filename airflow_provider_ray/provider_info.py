@@ -22,9 +22,15 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [_modules("airflow_provider_ray.hooks.ray")],
         "operators": [_modules("airflow_provider_ray.operators.job", "airflow_provider_ray.operators.serve")],
-        "sensors": [_modules("airflow_provider_ray.sensors.job")],
-        "triggers": [_modules("airflow_provider_ray.triggers.job", "airflow_provider_ray.triggers.serve")],
-        "extra-links": ["airflow_provider_ray.links.RayJobLink"],
+        "sensors": [_modules("airflow_provider_ray.sensors.cluster", "airflow_provider_ray.sensors.job")],
+        "triggers": [
+            _modules(
+                "airflow_provider_ray.triggers.cluster",
+                "airflow_provider_ray.triggers.job",
+                "airflow_provider_ray.triggers.serve",
+            )
+        ],
+        "extra-links": ["airflow_provider_ray.links.RayJobLink", "airflow_provider_ray.links.RayPictureLink"],
         "cli": ["airflow_provider_ray.cli.definition.get_cli_commands"],
         "connection-types": [
             {
@@ -82,6 +88,12 @@ def _connection_fields() -> dict[str, Any]:
         "serve_auth_headers": _field("Serve headers", "Further headers for Serve, as a JSON object.", "object"),
         "public_url": _field(
             "Public dashboard address", "For links in the UI, if browsers use another address.", "string"
+        ),
+        "labels": _field(
+            "Labels", 'What selectors choose clusters by, such as {"site": "hpc", "gpu": "true"}.', "object"
+        ),
+        "max_jobs": _field(
+            "Jobs at most", "How many jobs may be in flight; default: any number.", "integer", minimum=1
         ),
     }
 

@@ -22,30 +22,37 @@ class RayRetryPolicy(RetryPolicy):
 
     :param delay: seconds before the first retry, default 10; each further one waits twice as long.
     :param max_delay: longest delay in seconds, default 600.
+    :param cluster_faults: False fails at once, too, when the cluster is unavailable or has lost the job: for work that
+        others can do.
     """
 
-    def __init__(self, delay: float | timedelta = 10, max_delay: float | timedelta = 600) -> None:
+    def __init__(
+        self, delay: float | timedelta = 10, max_delay: float | timedelta = 600, cluster_faults: bool = True
+    ) -> None:
         self.delay: float = seconds(delay)
         self.max_delay: float = seconds(max_delay)
+        self.cluster_faults = cluster_faults
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """Decide by the error alone."""
-        from airflow_provider_ray.client.errors import RayError
+        from airflow_provider_ray.client.errors import RayClusterUnavailable, RayError, RayJobLost
 
         if not isinstance(exception, RayError):
             return RetryDecision.default()
         kind = type(exception).__name__
         if not exception.retry_helps:
             return RetryDecision.fail(f"{kind}: another try would end the same")
+        if not self.cluster_faults and isinstance(exception, RayClusterUnavailable | RayJobLost):
+            return RetryDecision.fail(f"{kind}: left to others")
         # The exponent is bounded, so that no number of tries overflows.
         delay = min(self.delay * 2 ** min(max(try_number - 1, 0), 32), self.max_delay)
         return RetryDecision.retry(timedelta(seconds=delay), f"{kind}: not the fault of the job")
 
     def serialize(self) -> dict[str, Any]:
         """Arguments for :meth:`deserialize`."""
-        return {"delay": self.delay, "max_delay": self.max_delay}
+        return {"delay": self.delay, "max_delay": self.max_delay, "cluster_faults": self.cluster_faults}
 
     @classmethod
     def deserialize(cls, data: Mapping[str, Any]) -> RayRetryPolicy:

@@ -1,15 +1,22 @@
-"""The job that an attempt of a task has to stop when it is killed."""
+"""The jobs that an attempt of a task has to stop when it is killed."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
+    from airflow_provider_ray.client.errors import RayError
+    from airflow_provider_ray.client.models import JobDetails
     from airflow_provider_ray.hooks.ray import RayHook
+
+# A cluster that accepts connections and says nothing must not hold whoever set a time.
+GRACE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -28,21 +35,52 @@ class Target:
     may_arrive: bool = False
 
     def stop(self, log: Logger | logging.Logger, within: float | None = None) -> None:
-        """Stop the job and say in the task log how that went; a fault does not hide why it was to be stopped.
+        """Stop the job alone; see :func:`stop_all`."""
+        stop_all([self], log, within)
 
-        :param log: the task's.
-        :param within: seconds to wait for the job's end, 15 by default.
-        """
-        from airflow_provider_ray.client.errors import RayError
-        from airflow_provider_ray.client.waiting import stop_job
 
-        try:
-            job = self.hook.run(
-                lambda client: stop_job(
-                    client, self.submission_id, nonce=self.nonce, within=within, may_arrive=self.may_arrive
-                )
-            )
-        except RayError as error:
-            log.error("Ray job %s may still run, it could not be stopped: %s", self.submission_id, error)
-        else:
-            log.info("Told Ray job %s to stop: %s", self.submission_id, job.status if job else "it is not there")
+def stop_all(
+    targets: Sequence[Target], log: Logger | logging.Logger, within: float | None = None
+) -> list[JobDetails | RayError | None]:
+    """Stop jobs at the same time and say in the task log how that went; no fault hides why they were to be stopped.
+
+    :param log: the task's.
+    :param within: seconds to wait for their end, 15 by default.
+    :returns: each job as last seen, None where the cluster has no such job, or the fault.
+    """
+    from airflow_provider_ray.client.many import Question, ask_all
+    from airflow_provider_ray.client.sync import run_sync
+    from airflow_provider_ray.client.waiting import stop_job
+
+    limit = None if within is None else within + GRACE_SECONDS
+    questions = [
+        Question(
+            target.hook.get_conn(),
+            partial(
+                stop_job,
+                submission_id=target.submission_id,
+                nonce=target.nonce,
+                within=within,
+                may_arrive=target.may_arrive,
+            ),
+            limit,
+        )
+        for target in targets
+    ]
+    results = run_sync(lambda: ask_all(questions)) if questions else []
+    for target, result in zip(targets, results, strict=True):
+        tell_stopped(log, target.hook.conn_id, target.submission_id, result)
+    return results
+
+
+def tell_stopped(
+    log: Logger | logging.Logger, conn_id: str, submission_id: str, result: JobDetails | BaseException | None
+) -> None:
+    """Say in the task log what came of stopping a job.
+
+    :param result: the job as last seen, None where the cluster has no such job, or the fault.
+    """
+    if isinstance(result, BaseException):
+        log.error("Ray job %s on %s may still run, it could not be stopped: %s", submission_id, conn_id, result)
+    else:
+        log.info("Told Ray job %s to stop: %s", submission_id, result.status if result else "it is not there")

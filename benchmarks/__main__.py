@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import imports, processing, slots, submission, triggerer, waits
+from benchmarks import fan_out, imports, processing, slots, submission, triggerer, waits
 
 ALL: dict[str, Callable[[], dict[str, Any]]] = {
     "imports": imports.measure,
@@ -16,6 +16,7 @@ ALL: dict[str, Callable[[], dict[str, Any]]] = {
     "slots": slots.measure,
     "waits": waits.measure,
     "processing": processing.measure,
+    "fan_out": fan_out.measure,
     "triggerer": triggerer.measure,
 }
 OUTPUT = Path(__file__).resolve().parent.parent / "out" / "bench"

@@ -18,7 +18,7 @@ from processing_pipeline import fan_out, params
 
     Choose clusters by connection id and an amount of tuples. Each cluster processes its share with
     `ray_jobs/processing`, serves the summaries with Ray Serve until they are collected, and ends. `merge` holds the
-    answers by cluster, `draw` returns the path of a picture of them.
+    answers by cluster, and `draw` makes a picture of them: its link *Ray plots*.
 
     No worker is held while a job runs.
     """,

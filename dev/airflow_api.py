@@ -62,6 +62,13 @@ class AirflowApi:
         """
         return _decoded(self._http.request(method, path, **request))
 
+    def page(self, path: str) -> httpx.Response:
+        """What a page of the API server answers.
+
+        :param path: path below the server's root.
+        """
+        return self._http.get(str(self._http.base_url.join(f"../../{path}")))
+
     def add_connections(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
         """Store connections in Airflow's database.
 

@@ -45,13 +45,25 @@ class AirflowStack:
     :param home: AIRFLOW_HOME, and HOME of all components; made when missing.
     :param bundles: folders with Dags, by bundle name.
     :param environment: further environment variables.
+    :param components: those to start; without a scheduler nothing runs.
+    :param path: path below which the UI and the REST API are, such as ``/airflow``.
     """
 
-    def __init__(self, home: Path, bundles: Mapping[str, Path], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        bundles: Mapping[str, Path],
+        environment: Mapping[str, str] | None = None,
+        *,
+        components: Sequence[str] = COMPONENTS,
+        path: str = "",
+    ) -> None:
         self.home = home.absolute()
         self.log_folder = self.home / "logs"
         self._bundles = dict(bundles)
         self._environment = dict(environment or {})
+        self._wanted = components
+        self._path = path
         self._ports = _free_ports()
         self._password = secrets.token_urlsafe(12)
         self._components: dict[str, subprocess.Popen[bytes]] = {}
@@ -60,7 +72,7 @@ class AirflowStack:
     @property
     def url(self) -> str:
         """Where the UI and the REST API are."""
-        return f"http://127.0.0.1:{self._ports.api}"
+        return f"http://127.0.0.1:{self._ports.api}{self._path}"
 
     @property
     def password(self) -> str:
@@ -83,8 +95,8 @@ class AirflowStack:
             raise StackError(f"an Airflow with the home {self.home} runs already")
         self.log_folder.mkdir(parents=True, exist_ok=True)
         _write_private(self.home / "simple_auth_manager_passwords.json.generated", {USER: self._password})
-        self._migrate()
-        for name in COMPONENTS:
+        self.command("db", "migrate")
+        for name in self._wanted:
             self._components[name] = self._spawn(name)
 
     def wait_until_healthy(self, timeout: float = 300) -> None:
@@ -111,6 +123,25 @@ class AirflowStack:
         for name, process in self._components.items():
             if (code := process.poll()) is not None:
                 raise StackError(f"{name} ended with exit code {code}{self._log_end(name)}")
+
+    def command(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
+        """Run a command of Airflow's to its end and return what it printed.
+
+        :param environment: further environment variables, for this command alone.
+        :raises StackError: when it fails; with the end of what it wrote.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *words],
+            env={**self._full_environment(), **(environment or {})},
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"airflow {' '.join(words)} failed:\n{_last_lines(done.stdout + done.stderr)}")
+        return done.stdout
 
     def end(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a component, SIGKILL also to its children and theirs, and wait for its end."""
@@ -149,11 +180,14 @@ class AirflowStack:
         """
         if self._api is not None:
             self._api.close()
+        components, self._components = self._components, {}
         stop(self.home)
-        for process in self._components.values():
-            # psutil may have reaped it already.
-            process.poll()
-        self._components.clear()
+        for name, process in components.items():
+            # One that is about to end has no environment any more, by which its like are found.
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired as error:
+                raise StackError(f"{name} survived SIGKILL") from error
 
     def __enter__(self) -> Self:
         try:
@@ -170,19 +204,6 @@ class AirflowStack:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-    def _migrate(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=self._full_environment(),
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise StackError(f"airflow db migrate failed:\n{_last_lines(done.stdout + done.stderr)}")
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         kind, _, number = name.partition(" ")
@@ -209,7 +230,9 @@ class AirflowStack:
             health = AirflowApi.health(self.url)
         except OSError:
             return HEALTH_NAMES
-        return [name for name in HEALTH_NAMES if (health.get(name) or {}).get("status") != "healthy"]
+        absent = {name.replace("-", "_") for name in COMPONENTS if name not in self._wanted}
+        wanted = [name for name in HEALTH_NAMES if name not in absent]
+        return [name for name in wanted if (health.get(name) or {}).get("status") != "healthy"]
 
     def _log_end(self, name: str) -> str:
         path = self.log_folder / f"{name}.log"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -53,13 +53,13 @@ def run_dag(stack: AirflowStack, conf: Mapping[str, Any], out: Path) -> int:
     run_id = api.trigger(DAG_ID, conf)
     print(f"Triggered {DAG_ID}: {run_id}", flush=True)
     run = _follow(stack, run_id)
-    clusters = _xcom(api, run_id, "merge") or {}
+    clusters = _xcom(api, run_id, "fan_out.merge") or {}
     _write_summary(out, run, clusters)
     if run["state"] != "success":
         _explain(stack, run_id)
         return 1
-    shutil.copyfile(api.xcom(DAG_ID, run_id, "draw"), out / "summary.png")
-    _print_table(api, run_id, clusters)
+    (out / "summary.png").write_bytes(b64decode(api.xcom(DAG_ID, run_id, "draw", key="ray_picture")))
+    _print_table(clusters)
     print(f"Run {run_id}: {run['state']} in {_seconds(run):.1f} s")
     print(f"Results: {out / 'summary.json'}, {out / 'summary.png'}", flush=True)
     return 0
@@ -99,14 +99,14 @@ def _write_summary(out: Path, run: Mapping[str, Any], clusters: Mapping[str, Any
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def _print_table(api: AirflowApi, run_id: str, clusters: Mapping[str, Any]) -> None:
-    print(f"\n{'connection':14} {'submission id':62} {'status':10} {'tuples':>8} {'summaries':>9} {'seconds':>8}")
-    for index, (conn_id, result) in enumerate(clusters.items()):
-        tuples = sum(sum(summary["counts"]) for summary in result["output"])
-        job = api.xcom(DAG_ID, run_id, "on_cluster.wait", map_index=index)
+def _print_table(clusters: Mapping[str, Any]) -> None:
+    print(f"\n{'connection':14} {'submission id':64} {'status':10} {'tuples':>8} {'summaries':>9} {'seconds':>8}")
+    for conn_id, result in clusters.items():
+        summaries = (result["output"] or {"output": []})["output"]
+        tuples = sum(sum(summary["counts"]) for summary in summaries)
         print(
-            f"{conn_id:14} {result['submission_id']:62} {result['status']:10} {tuples:>8}"
-            f" {len(result['output']):>9} {job['seconds']:>8.1f}"
+            f"{conn_id:14} {result['submission_id'] or '':64} {result['status']:10} {tuples:>8}"
+            f" {len(summaries):>9} {result['seconds'] or 0:>8.1f}"
         )
     print()
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -44,27 +45,27 @@ class Camera:
     """
 
     def __init__(self, page: Page, url: str, folder: Path) -> None:
-        self._page, self._url, self._folder = page, url, folder
+        self.page, self._url, self._folder = page, url, folder
 
     def log_in(self, password: str) -> None:
         """Log in as ``admin``."""
-        self._page.goto(f"{self._url}/auth/login")
-        self._page.locator("input[name=username]").fill(USER)
-        self._page.locator("input[name=password]").fill(password)
-        self._page.locator("button[type=submit]").click()
-        self._page.wait_for_url(lambda url: "/auth/login" not in url)
+        self.page.goto(f"{self._url}/auth/login")
+        self.page.locator("input[name=username]").fill(USER)
+        self.page.locator("input[name=password]").fill(password)
+        self.page.locator("button[type=submit]").click()
+        self.page.wait_for_url(lambda url: "/auth/login" not in url)
 
     def take_all(self, run_id: str) -> None:
         """Take every picture of a finished run."""
         run = f"/dags/{DAG_ID}/runs/{run_id}"
-        mapped = f"{run}/tasks/on_cluster.wait/mapped/{MAP_INDEX}"
+        mapped = f"{run}/tasks/fan_out.on_cluster.wait/mapped/{MAP_INDEX}"
         self._open(mapped, "Job success:True")
-        self._take("task-log")
+        self.take("task-log")
         self._open(f"{mapped}/details", "Ray job")
-        self._take("task-details")
-        self._open(f"{run}/tasks/merge/xcom", "return_value")
-        self._page.get_by_role("button", name="Expand").last.click()
-        self._take("xcom")
+        self.take("task-details")
+        self._open(f"{run}/tasks/fan_out.merge/xcom", "return_value")
+        self.page.get_by_role("button", name="Expand").last.click()
+        self.take("xcom")
         self._trigger_form()
         self._connection_form()
         # The UI goes on showing the graph beside every other page, so it comes last.
@@ -72,51 +73,52 @@ class Camera:
 
     def _open(self, path: str, text: str) -> None:
         """Go to a page and wait until it shows a text."""
-        self._page.set_viewport_size({"width": WIDTH, "height": 900})
-        self._page.goto(f"{self._url}{path}")
-        self._page.get_by_text(text).first.wait_for(timeout=60_000)
+        self.page.set_viewport_size({"width": WIDTH, "height": 900})
+        self.page.goto(f"{self._url}{path}")
+        self.page.get_by_text(text).first.wait_for(timeout=60_000)
 
-    def _take(self, name: str, height: int = 900) -> None:
-        self._page.set_viewport_size({"width": WIDTH, "height": height})
+    def take(self, name: str, height: int = 900) -> None:
+        """Take the picture of what the window shows."""
+        self.page.set_viewport_size({"width": WIDTH, "height": height})
         # The layout follows the window, and moves, for a moment.
-        self._page.wait_for_timeout(2000)
-        self._page.screenshot(path=self._folder / f"{name}.png", animations="disabled")
+        self.page.wait_for_timeout(2000)
+        self.page.screenshot(path=self._folder / f"{name}.png", animations="disabled")
 
     def _graph(self, run: str) -> None:
-        self._open(run, "on_cluster")
-        self._page.get_by_role("button", name="Show Graph").first.click()
-        self._page.get_by_role("button", name="Expand all task groups").first.click()
-        self._page.get_by_text("RayJobSensor").first.wait_for()
-        self._take("graph")
+        self._open(run, "fan_out")
+        self.page.get_by_role("button", name="Show Graph").first.click()
+        self.page.get_by_role("button", name="Expand all task groups").first.click()
+        self.page.get_by_text("RayJobSensor").first.wait_for()
+        self.take("graph")
 
     def _trigger_form(self) -> None:
         self._open(f"/dags/{DAG_ID}", "Trigger")
-        self._page.get_by_role("button", name="Trigger").first.click()
-        self._page.get_by_text("Clusters").first.wait_for()
-        self._take("trigger-form", height=1700)
+        self.page.get_by_role("button", name="Trigger").first.click()
+        self.page.get_by_text("Clusters").first.wait_for()
+        self.take("trigger-form", height=1700)
 
     def _connection_form(self) -> None:
         """The form of a new connection: that of a stored one has only the extras that it has a value for."""
         self._open("/connections", "Add Connection")
-        self._page.get_by_role("button", name="Add Connection").click()
-        self._page.locator("input[name=connection_id]").fill("ray_production")
-        self._page.get_by_role("combobox").last.click()
-        self._page.get_by_role("combobox").last.fill("Ray")
-        self._page.get_by_role("option", name="Ray", exact=True).click()
-        self._page.get_by_text("Dashboard address").first.wait_for()
-        self._page.get_by_role("button", name="Extra Fields", exact=True).click()
-        self._page.get_by_text("Public dashboard address").first.wait_for()
-        self._take("connection-form", height=2200)
+        self.page.get_by_role("button", name="Add Connection").click()
+        self.page.locator("input[name=connection_id]").fill("ray_production")
+        self.page.get_by_role("combobox").last.click()
+        self.page.get_by_role("combobox").last.fill("Ray")
+        self.page.get_by_role("option", name="Ray", exact=True).click()
+        self.page.get_by_text("Dashboard address").first.wait_for()
+        self.page.get_by_role("button", name="Extra Fields", exact=True).click()
+        self.page.get_by_text("Public dashboard address").first.wait_for()
+        self.take("connection-form", height=2700)
 
 
 @contextmanager
-def camera(url: str, password: str, folder: Path) -> Iterator[Camera]:
+def camera(url: str, password: str, folder: Path, scheme: Literal["light", "dark"] = "light") -> Iterator[Camera]:
     """A camera in front of an Airflow."""
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         try:
-            page = browser.new_page(viewport={"width": WIDTH, "height": 900})
+            page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
             camera = Camera(page, url, folder)
             camera.log_in(password)
             yield camera

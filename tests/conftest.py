@@ -6,16 +6,11 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_ray.local import LocalCluster, LocalOptions, local_clusters
 from tests.fake_dashboard import FakeDashboard
-
-TOKEN = "test-token-0123456789abcdef"
-RAY249 = Path(__file__).parents[1] / ".venv-ray249/bin/ray"
 
 # Below the time after which pytest-timeout strikes: its signal leaves the event loop of anyio's runner stuck.
 ASYNC_TEST_SECONDS = 100.0
@@ -45,24 +40,3 @@ def anyio_backend() -> str:
 def fake() -> Iterator[FakeDashboard]:
     with FakeDashboard() as dashboard:
         yield dashboard
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[LocalCluster]:
-    """A real head of the Ray that is installed here, started at first use and shared by all tests."""
-    with local_clusters(1) as (cluster,):
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def token_cluster() -> Iterator[LocalCluster]:
-    """The same with token authentication."""
-    with local_clusters(1, LocalOptions(tokens=[TOKEN])) as (cluster,):
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def ray249_cluster() -> Iterator[LocalCluster]:
-    """A real head of Ray 2.49.2, from the virtual environment of ``make setup-ray249``."""
-    with local_clusters(1, LocalOptions(ray_executable=str(RAY249))) as (cluster,):
-        yield cluster

@@ -1,4 +1,4 @@
-"""The `airflow ray` commands: connections and tables go to standard output, progress to standard error."""
+"""The `airflow ray local` commands: connections and tables go to standard output, progress to standard error."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from airflow.cli.cli_config import (
 )
 
 COMMANDS = "airflow_provider_ray.cli.commands"
+CLUSTERS = "airflow_provider_ray.cli.clusters"
 
 ARG_COUNT = Arg(
     ("-n", "--count"), type=positive_int(allow_zero=False), default=3, help="Clusters to start (default: 3)"
@@ -36,6 +37,15 @@ ARG_FORMAT = Arg(
     help="json for 'airflow connections import', or env for a shell (default: json)",
 )
 ARG_KEEP = Arg(("--keep-temp-dir",), action="store_true", help="Leave Ray's temp dirs, with all logs, in place")
+
+ARG_CONN_ID = Arg(
+    ("--conn-id",),
+    action="extend",
+    nargs="+",
+    metavar="ID",
+    help="Connections to show (default: all of type ray that Airflow knows)",
+)
+ARG_SELECTOR = Arg(("--selector",), help="Show clusters with these labels only, such as site=hpc,gpu=true")
 
 LOCAL_COMMANDS = (
     ActionCommand(
@@ -62,4 +72,10 @@ LOCAL_COMMANDS = (
 def get_cli_commands() -> list[GroupCommand]:
     """Return the command groups that this provider adds to Airflow's command line."""
     local = GroupCommand(name="local", help="Ray clusters on this host", subcommands=LOCAL_COMMANDS)
-    return [GroupCommand(name="ray", help="Ray clusters", subcommands=(local,))]
+    clusters = ActionCommand(
+        name="clusters",
+        help="Show what the clusters behind the connections have, and how they are",
+        func=lazy_load_command(f"{CLUSTERS}.clusters"),
+        args=(ARG_CONN_ID, ARG_SELECTOR, ARG_OUTPUT, ARG_VERBOSE),
+    )
+    return [GroupCommand(name="ray", help="Ray clusters", subcommands=(clusters, local))]

@@ -44,6 +44,10 @@ class Cluster:
             params={"detail": "1", "limit": str(NODE_LIMIT)},
         )
 
+    async def python_version(self) -> str:
+        """Version of Python on the head."""
+        return await self._http.read("GET", "/api/v0/cluster_metadata", lambda body: str(body["data"]["pythonVersion"]))
+
     async def status(self) -> str:
         """Usage and demands as text, the form that autoscaler v1 and v2 both have."""
         return await self._http.read(

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.labels import read_labels
 
 DEFAULT_DASHBOARD_PORT = 8265
 DEFAULT_SERVE_PORT = 8000
@@ -33,6 +34,8 @@ EXTRA_FIELDS = frozenset(
         "serve_token",
         "serve_auth_headers",
         "public_url",
+        "labels",
+        "max_jobs",
     }
 )
 
@@ -56,6 +59,8 @@ class ClusterConfig:
     :param serve_token: bearer token for Serve. The cluster's token is never sent to Serve.
     :param serve_auth_headers: further headers for Serve.
     :param public_url: dashboard address for people's browsers; None means ``url``.
+    :param labels: what a selector such as ``site=hpc,gpu=true`` chooses clusters by.
+    :param max_jobs: how many jobs may be in flight on the cluster at most; None for any number.
     """
 
     url: str
@@ -70,6 +75,8 @@ class ClusterConfig:
     serve_token: str | None = field(default=None, repr=False)
     serve_auth_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     public_url: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_jobs: int | None = None
 
     @classmethod
     def from_fields(
@@ -102,6 +109,8 @@ class ClusterConfig:
             serve_token=_token("serve_token", _text(given, "serve_token")),
             serve_auth_headers=_headers(given, "serve_auth_headers"),
             public_url=_http_url(given, "public_url"),
+            labels=read_labels(given),
+            max_jobs=_count(given, "max_jobs"),
         )
 
     def job_url(self, submission_id: str) -> str:
@@ -214,6 +223,14 @@ def _seconds(extra: Mapping[str, Any], name: str, default: float) -> float:
     if isinstance(value, bool) or not 0 < seconds < float("inf"):
         raise RayConfigError(name, repr(value), "a number of seconds above 0")
     return seconds
+
+
+def _count(extra: Mapping[str, Any], name: str) -> int | None:
+    value = extra.get(name)
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if number is not None and (type(number) is not int or number < 1):
+        raise RayConfigError(name, repr(value), "a whole number from 1")
+    return number
 
 
 def _headers(extra: Mapping[str, Any], name: str) -> dict[str, str]:

@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from airflow_provider_ray.client.storable import storable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -60,7 +62,7 @@ class RayError(Exception):
 
     def to_json(self) -> list[str]:
         """Class and text, for another process."""
-        return [type(self).__name__, str(self)]
+        return [type(self).__name__, storable(str(self))]
 
     @staticmethod
     def from_json(error: Sequence[str]) -> RayError:

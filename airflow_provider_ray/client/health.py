@@ -13,8 +13,8 @@ from time import monotonic
 
 from airflow_provider_ray.client.cluster import Cluster
 from airflow_provider_ray.client.errors import RayRequestError
-from airflow_provider_ray.client.models import JobDetails, Node
-from airflow_provider_ray.client.states import NODE_ALIVE, PENDING, RUNNING
+from airflow_provider_ray.client.models import JobDetails, Node, has_living_head
+from airflow_provider_ray.client.states import PENDING, RUNNING
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class NodeHealth:
         if self._missed[node_id] < LOOKS_NEEDED:
             return None
         if node_id == pending:
-            return "it has not started, and the head node of the cluster is dead"
+            return "it has not started, and the head node of its cluster is dead"
         node = self._nodes.get(node_id)
         state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "not in the cluster any more"
         return f"the node {node_id} of its driver is {state}"
@@ -75,8 +75,8 @@ class NodeHealth:
             return
         finally:
             self._is_looking = False
-        alive = {node.node_id for node in self._nodes.values() if node.state == NODE_ALIVE}
-        has_head = any(self._nodes[node_id].is_head_node for node_id in alive)
+        alive = {node.node_id for node in self._nodes.values() if node.is_alive}
+        has_head = has_living_head(self._nodes.values())
         for node_id, since in self._asked_since.items():
             if node_id in alive or (has_head and node_id.startswith(HEAD)):
                 self._missed[node_id] = 0

@@ -33,6 +33,7 @@ from airflow_provider_ray.client.errors import (
     RayRequestError,
     RayRequestRefused,
 )
+from airflow_provider_ray.client.storable import is_suspect, storable
 
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
@@ -101,13 +102,6 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def json(self, method: str, path: str, **options: Any) -> Any:
-        """Send a request and return the decoded JSON of a successful answer.
-
-        :raises RayRequestError: one of its leaves; see the tree in ``errors``.
-        """
-        return await self.read(method, path, lambda body: body, **options)
-
     async def read(self, method: str, path: str, build: Callable[[Any], T], **options: Any) -> T:
         """Send a request and build a value from the JSON of its answer.
 
@@ -118,16 +112,8 @@ class Http:
         if len(text) > LARGE_BYTES:
             await _turn()
         with _without_collections() if len(text) > LARGE_BYTES else nullcontext():
-            try:
-                body = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
-                raise RayNotADashboard(self._name(method, path), reason, response.status) from error
-            try:
-                return build(body)
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                reason = f"answered, but not as Ray's dashboard does ({type(error).__name__}: {error})"
-                raise RayNotADashboard(self._name(method, path), reason) from error
+            # What is decoded is gone when that returns, and with it the reason for a collection.
+            return self._built(self._name(method, path), response, text, build)
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time allowed grows with their number."""
@@ -161,6 +147,19 @@ class Http:
                 yield response
         except (aiohttp.ClientError, OSError) as error:
             raise _fault(name, error) from error
+
+    @staticmethod
+    def _built(name: str, response: aiohttp.ClientResponse, text: bytes, build: Callable[[Any], T]) -> T:
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
+            raise RayNotADashboard(name, reason, response.status) from error
+        try:
+            return build(storable(body) if is_suspect(text) else body)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"answered, but not as Ray's dashboard does ({type(error).__name__}: {error})"
+            raise RayNotADashboard(name, reason) from error
 
     def _name(self, method: str, path: str) -> str:
         return f"{method} {self.base_url}{path}"

@@ -12,6 +12,10 @@ import aiohttp
 from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobspec import JobSpec, check_submission_id
 from airflow_provider_ray.client.models import JobDetails
+from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
+
+# The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
+JOB_LIMIT = 10_000
 
 
 class Jobs:
@@ -37,6 +41,21 @@ class Jobs:
             "GET", "/api/jobs/", lambda bodies: [JobDetails.from_json(body) for body in bodies]
         )
 
+    async def active(self) -> Sequence[JobDetails]:
+        """Jobs that have not ended, drivers that did not come through the Jobs API included.
+
+        Costs the cluster as much as a list of all, and us little: Ray keeps every job, with the end of its log when it
+        failed, and sends what is asked for here only.
+        """
+        ended = [("filter_values", status) for status in (SUCCEEDED, FAILED, STOPPED)]
+        filters = [pair for value in ended for pair in (("filter_keys", "status"), ("filter_predicates", "!="), value)]
+        return await self._http.read(
+            "GET",
+            "/api/v0/jobs",
+            lambda body: [JobDetails.from_json(row) for row in body["data"]["result"]["result"]],
+            params=[("detail", "1"), ("limit", str(JOB_LIMIT)), *filters],
+        )
+
     async def pick(self, wanted: Container[str], known: Mapping[str, JobDetails]) -> Mapping[str, JobDetails]:
         """Some jobs of the list by submission_id; those that the cluster does not know are not there.
 
@@ -59,7 +78,7 @@ class Jobs:
 
     async def delete(self, submission_id: str) -> None:
         """Forget the record of a job that has ended; its log file stays."""
-        await self._http.json("DELETE", _path(submission_id))
+        await self._http.read("DELETE", _path(submission_id), dict)
 
     @asynccontextmanager
     async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:

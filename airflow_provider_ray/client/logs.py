@@ -13,6 +13,7 @@ from airflow_provider_ray.client.log_lines import LAST_LINES, Logger, Relay
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.retry import retrying
+from airflow_provider_ray.client.storable import storable
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,21 @@ FINAL_BUDGET_SECONDS = 15.0
 BOOKMARK_SECONDS = 2.0
 # Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
 LINES_AT_ONCE = 100
+# How much may be on its way into the task log: more would hold the loop up. Of so little, marking takes care.
+WINDOW_BYTES = 64 * 1024
+LITTLE_BYTES = 4096
 LAST_LINE_CHARACTERS = 1000
 
 
 class Bookmark(Protocol):
     """Keeps how far a log has been delivered, where the next process that goes on with it looks."""
+
+    async def settle(self, written: int) -> bool:
+        """Return when what was written to the task log has been taken from this process.
+
+        :param written: bytes that may be on their way.
+        :returns: whether that is certain.
+        """
 
     async def find(self, submission_id: str) -> int:
         """Bytes of this job's log that have been delivered, 0 when nothing is known."""
@@ -62,6 +73,9 @@ class DriverLog:
         self._relay: Relay | None = None
         self._next_read = 0.0
         self._within_line = False
+        self._taken = 0
+        self._settled_for = 0.0
+        self._settles = True
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
         """Hand over the complete lines that are new, unless the last read was just now.
@@ -74,18 +88,23 @@ class DriverLog:
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
             return
         relay = await self._open(job)
-        started = monotonic()
+        self._settled_for, self._settles, started = 0.0, True, monotonic()
         try:
-            async with asyncio.timeout(None if within is None else max(within, 0)):
-                await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
-        except (RayRequestError, TimeoutError) as error:
-            level = logging.WARNING if final else logging.DEBUG
-            log.log(level, "The driver's log cannot be read now: %s", error)
+            try:
+                async with asyncio.timeout(None if within is None else max(within, 0)):
+                    await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
+            except (RayRequestError, TimeoutError) as error:
+                level = logging.WARNING if final else logging.DEBUG
+                log.log(level, "The driver's log cannot be read now: %s", error)
+            # Before the position says that it has been shown.
+            await self._settle(relay, at_most=0 if final else LITTLE_BYTES)
         finally:
             read = monotonic()
             # Also when cancelled: what has been shown must not be shown again by whoever goes on.
-            await self._mark(job)
-            self._next_read = monotonic() + max((read - started) / READING_SHARE, (monotonic() - read) / MARKING_SHARE)
+            await self._mark(job, relay)
+            told = monotonic() - read + self._settled_for
+            reading = read - started - self._settled_for
+            self._next_read = monotonic() + max(reading / READING_SHARE, told / MARKING_SHARE)
 
     async def _open(self, job: JobDetails) -> Relay:
         if self._relay is None:
@@ -94,12 +113,13 @@ class DriverLog:
             self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)), _age(job))
         return self._relay
 
-    async def _mark(self, job: JobDetails) -> None:
+    async def _mark(self, job: JobDetails, relay: Relay) -> None:
         if self._bookmark is None or self.delivered == self._marked:
             return
         try:
             async with asyncio.timeout(BOOKMARK_SECONDS):
                 await self._bookmark.put(str(job.submission_id), self.delivered)
+            self._taken = relay.written
         except TimeoutError:
             log.debug("Airflow has not said that the position in the log is kept")
         self._marked = self.delivered
@@ -144,6 +164,7 @@ class DriverLog:
             self.delivered += len(line) + 1
             if number % LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
+            await self._settle(relay, at_most=WINDOW_BYTES)
         self.delivered -= missing
         if len(rest) < LINE_LIMIT_BYTES:
             return rest
@@ -152,6 +173,16 @@ class DriverLog:
         self._within_line = True
         self.delivered += len(piece)
         return rest[len(piece) :]
+
+    async def _settle(self, relay: Relay, *, at_most: int) -> None:
+        """Let Airflow take what was shown, if more than so many bytes are on their way."""
+        written = relay.written
+        if self._bookmark is None or written - self._taken <= at_most or not self._settles:
+            return
+        started = monotonic()
+        self._settles = await self._bookmark.settle(written - self._taken)
+        self._taken = written
+        self._settled_for += monotonic() - started
 
 
 def _age(job: JobDetails) -> float:
@@ -189,7 +220,7 @@ async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
     except RayRequestError as error:
         log.warning("The last lines of the driver's log cannot be read now: %s", error)
         return []
-    lines = text.decode("utf-8", "replace").splitlines()
+    lines = storable(text.decode("utf-8", "replace")).splitlines()
     return [line[:LAST_LINE_CHARACTERS] for line in lines[-LAST_LINES:]]
 
 

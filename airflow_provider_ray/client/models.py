@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from airflow_provider_ray.client.states import NODE_ALIVE
 
-def _encodable(text: str | None) -> str | None:
-    """A text without lone surrogates, which JSON can carry and nothing that Airflow sends an event with."""
-    return text and text.encode("utf-8", "replace").decode()
+# A dashboard may outlive the head node, without which a cluster takes no jobs.
+HEAD_DEAD = "its head node is dead"
+
+
+def _finite(amount: Any) -> float:
+    if not math.isfinite(amount):
+        raise ValueError(f"a resource of {amount}")
+    return float(amount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +55,12 @@ class JobDetails:
             submission_id=body.get("submission_id"),
             status=body["status"],
             job_id=body.get("job_id"),
-            message=_encodable(body.get("message")),
-            error_type=_encodable(body.get("error_type")),
+            message=body.get("message"),
+            error_type=body.get("error_type"),
             driver_exit_code=body.get("driver_exit_code"),
             driver_node_id=body.get("driver_node_id"),
             entrypoint=body.get("entrypoint") or "",
-            metadata=dict(body.get("metadata") or {}),
+            metadata={str(key): str(value) for key, value in (body.get("metadata") or {}).items()},
             start_time_ms=body.get("start_time"),
             end_time_ms=body.get("end_time"),
         )
@@ -114,8 +121,19 @@ class Node:
             state=body["state"],
             state_message=body.get("state_message"),
             is_head_node=bool(body.get("is_head_node")),
-            resources_total=dict(body.get("resources_total") or {}),
+            resources_total={
+                str(name): _finite(amount) for name, amount in (body.get("resources_total") or {}).items()
+            },
         )
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state == NODE_ALIVE
+
+
+def has_living_head(nodes: Iterable[Node]) -> bool:
+    """Whether the head node is one of those that are alive."""
+    return any(node.is_head_node and node.is_alive for node in nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

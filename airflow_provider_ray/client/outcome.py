@@ -18,6 +18,7 @@ from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.retry import FAULT_BUDGET_SECONDS, retrying
 from airflow_provider_ray.client.states import FAILED, PENDING, STOPPED, SUCCEEDED, is_terminal
+from airflow_provider_ray.client.submission import get_for_certain
 from airflow_provider_ray.client.waiting import find_job, wait_for_job, wait_for_submission
 
 
@@ -143,7 +144,10 @@ async def look(
     :param fault_budget: seconds for which a transient fault is sat out; then it is the outcome.
     """
     try:
-        job = await retrying(lambda: _current(client, submission_id, metadata or {}), fault_budget)
+        if submission_id is not None:
+            job: JobDetails | None = await get_for_certain(client, submission_id, budget=fault_budget)
+        else:
+            job = await retrying(lambda: find_job(client, metadata or {}), fault_budget)
     except RayError as fault:
         return Outcome(fault=fault)
     if job is None or not is_terminal(job.status):
@@ -151,12 +155,6 @@ async def look(
     if logger:
         await DriverLog(client, logger).deliver(job, final=True)
     return await _ended(client, job)
-
-
-async def _current(client: RayClient, submission_id: str | None, metadata: Mapping[str, str]) -> JobDetails | None:
-    if submission_id is None:
-        return await find_job(client, metadata)
-    return await client.jobs.get(submission_id)
 
 
 async def _ended(client: RayClient, job: JobDetails) -> Outcome:

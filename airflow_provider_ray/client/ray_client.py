@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from airflow_provider_ray.client.capacity import Capacity, read_capacity
 from airflow_provider_ray.client.cluster import Cluster
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.health import NodeHealth
@@ -36,6 +37,10 @@ class RayClient:
         self.cluster = Cluster(self._dashboard)
         self.serve = Serve(self._dashboard, self._applications, config)
         self.health = NodeHealth(self.cluster)
+
+    async def capacity(self) -> Capacity:
+        """What the cluster has and does; see :func:`~airflow_provider_ray.client.capacity.read_capacity`."""
+        return await read_capacity(self)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:

@@ -5,31 +5,39 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from airflow_provider_ray.client.errors import RayError
 
 T = TypeVar("T")
 
 FAULT_BUDGET_SECONDS = 120.0
+# Before the second try: one to two seconds; the pauses then double up to ten seconds.
+FIRST_PAUSE_SECONDS = 1.0
 
 
-async def retrying(call: Callable[[], Awaitable[T]], budget: float = FAULT_BUDGET_SECONDS) -> T:
+async def retrying(
+    call: Callable[[], Awaitable[T]],
+    budget: float | None = None,
+    *,
+    passing: tuple[type[RayError], ...] = (),
+) -> T:
     """Repeat a call while it fails with a transient fault, at growing intervals.
 
-    :param budget: seconds after which the last fault is raised.
+    :param budget: seconds after which the last fault is raised, two minutes by default.
+    :param passing: errors that count as transient here although they are not in general.
     """
     try:
         # Nearly every call ends here, and setting up a retry costs more than the waits of a large cluster can spare.
         return await call()
     except RayError as error:
-        if not error.transient:
+        if not _passes(error, passing):
             raise
         faults = [error]
     attempts = AsyncRetrying(
-        retry=retry_if_exception(lambda error: isinstance(error, RayError) and error.transient),
-        stop=stop_after_delay(budget),
-        wait=wait_exponential_jitter(max=10),
+        retry=retry_if_exception(lambda error: _passes(error, passing)),
+        stop=stop_after_delay(FAULT_BUDGET_SECONDS if budget is None else budget),
+        wait=wait_exponential(FIRST_PAUSE_SECONDS, max=10) + wait_random(0, FIRST_PAUSE_SECONDS),
         reraise=True,
     )
 
@@ -39,3 +47,7 @@ async def retrying(call: Callable[[], Awaitable[T]], budget: float = FAULT_BUDGE
         return await call()
 
     return await attempts(attempt)
+
+
+def _passes(error: BaseException, passing: tuple[type[RayError], ...]) -> bool:
+    return isinstance(error, RayError) and (error.transient or isinstance(error, passing))

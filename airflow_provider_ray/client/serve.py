@@ -16,6 +16,7 @@ from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.http import ERROR_TEXT_LIMIT, Http
 from airflow_provider_ray.client.jobspec import as_json, check_seconds
 from airflow_provider_ray.client.models import ServeDetails
+from airflow_provider_ray.client.storable import is_suspect, storable
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
@@ -54,8 +55,8 @@ class Serve:
         return f"http://{f'[{host}]' if ':' in host else host}:{details.port}{details.root_path}"
 
     async def routes(self, base_url: str) -> Mapping[str, str]:
-        """Routes that the proxy knows by now, route prefix -> application."""
-        return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str])
+        """Routes that the proxy knows by now, route prefix -> application; asked on a connection of its own."""
+        return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str], headers={"Connection": "close"})
 
     async def call(
         self,
@@ -73,7 +74,7 @@ class Serve:
         :param max_answer_bytes: largest answer that is accepted.
         :raises RayConfigError: when the method or a header cannot be sent.
         :raises RayServeBadAnswer: for an error status, for an answer that is too large, or not the JSON that XCom can
-            hold (no NaN, no integers over 64 bits).
+            hold (no NaN, no integers over 64 bits, no NUL and no half of a surrogate pair in texts).
         :raises RayClusterUnavailable: when there is no answer.
         """
         check_request(method, headers)
@@ -123,12 +124,13 @@ def _decoded(answer: bytes, request: str, response: aiohttp.ClientResponse) -> A
         return None
     try:
         decoded = json.loads(answer, parse_constant=_refuse, parse_float=_finite, parse_int=_storable)
-        if b"\\ud" in answer.lower():
-            json.dumps(decoded, ensure_ascii=False).encode()
+        if is_suspect(answer) and storable(decoded) != decoded:
+            raise ValueError("NUL, or half of a surrogate pair")
         return decoded
     except (ValueError, RecursionError) as error:
         start = answer[:200].decode("utf-8", "replace")
-        message = f"{request}: the answer is {response.content_type}, not JSON; it begins with {start!r}"
+        reason = f"not JSON that XCom can hold ({error})"
+        message = f"{request}: the answer is {response.content_type}, {reason}; it begins with {start!r}"
         raise RayServeBadAnswer(message, response.status) from error
 
 

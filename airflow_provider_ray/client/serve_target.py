@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,13 @@ from airflow_provider_ray.client.errors import (
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.states import APPLICATION_DEPLOY_FAILED, APPLICATION_RUNNING, is_terminal
-from airflow_provider_ray.client.waiting import SHORTEST_INTERVAL_SECONDS, intervals
+from airflow_provider_ray.client.submission import get_for_certain
+from airflow_provider_ray.client.waiting import SHORTEST_INTERVAL_SECONDS, intervals, lost
+
+# Each look is a connection of its own, and goes to any of the servers that listen there.
+ROUTE_LOOKS = 8
+# The proxies of one cluster learn of a route one after the other.
+PROXIES_SETTLE_SECONDS = 10.0
 
 
 class ServeTarget:
@@ -38,6 +45,7 @@ class ServeTarget:
         self._submission_id = submission_id
         self.missing = "nothing known so far"
         self._away_since: float | None = None
+        self._mixed_since: float | None = None
 
     def __str__(self) -> str:
         return f"application {self._application!r}" if self._application else f"route {self._path!r}"
@@ -49,7 +57,8 @@ class ServeTarget:
         :param timeout: seconds from now.
         :raises RayServeNotReady: when the time is up; says what was missing last.
         :raises RayServeDeployFailed: when Ray could not deploy the application.
-        :raises RayServeError: when the job that is to serve has ended.
+        :raises RayServeError: when the job that is to serve has ended, or another cluster answers at this address.
+        :raises RayJobLost: when the cluster does not know that job.
         """
         deadline = monotonic() + timeout
         pauses = intervals(poll_interval)
@@ -64,6 +73,7 @@ class ServeTarget:
         """The route's URL if it can be called now; otherwise None, and ``missing`` says why.
 
         :raises RayClusterUnavailable: when the dashboard has not answered for two minutes.
+        :raises RayJobLost: when the cluster does not know the job that is to serve.
         """
         try:
             ended = await self._ended_job()
@@ -116,7 +126,11 @@ class ServeTarget:
         """The job that is to serve, if it has ended; what it deployed may live on."""
         if self._submission_id is None:
             return None
-        job = await self._client.jobs.get(self._submission_id)
+        try:
+            # Whoever calls sits out what is transient.
+            job = await get_for_certain(self._client, self._submission_id, was_there=True, budget=0)
+        except RayNotFound as error:
+            raise lost(self._submission_id, "its cluster has no record of it") from error
         return job if is_terminal(job.status) else None
 
     async def _find_url(self) -> str | None:
@@ -141,18 +155,28 @@ class ServeTarget:
             self.missing = "Serve does not run on the cluster"
             return None
         try:
-            routes = await self._client.serve.routes(base_url)
+            answers = await asyncio.gather(*(self._client.serve.routes(base_url) for _ in range(ROUTE_LOOKS)))
         except (RayClusterUnavailable, RayNotFound, RayNotADashboard) as error:
             # A proxy that is starting, or an ingress that has no Serve behind it yet.
             self.missing = str(error)
             return None
-        wanted = prefix or "/"
-        known = (
-            routes.get(wanted) == application
-            if application
-            else any(f"{self._path.partition('?')[0]}/".startswith(f"{route.rstrip('/')}/") for route in routes)
-        )
-        if not known:
-            self.missing = f"the proxy at {base_url} has the routes {sorted(routes)}"
+        strange = [routes for routes in answers if not self._is_known(routes, prefix, application)]
+        self._check_alone(base_url, is_mixed=0 < len(strange) < len(answers))
+        if strange:
+            self.missing = f"the proxy at {base_url} has the routes {sorted(strange[0])}"
             return None
         return f"{base_url}{prefix}{self._path if self._path != '/' or not prefix else ''}"
+
+    def _is_known(self, routes: Mapping[str, str], prefix: str, application: str | None) -> bool:
+        if application:
+            return routes.get(prefix or "/") == application
+        return any(f"{self._path.partition('?')[0]}/".startswith(f"{route.rstrip('/')}/") for route in routes)
+
+    def _check_alone(self, base_url: str, *, is_mixed: bool) -> None:
+        """Two clusters on one host with the same Serve port share it without a word, connection by connection."""
+        self._mixed_since = (self._mixed_since or monotonic()) if is_mixed else None
+        if self._mixed_since is not None and monotonic() - self._mixed_since > PROXIES_SETTLE_SECONDS:
+            raise RayServeError(
+                f"Serve {self}: only some of the answers from {base_url} know its route, so another Serve listens there"
+                " as well; each cluster on a host needs a Serve port of its own"
+            )

@@ -1,21 +1,22 @@
 """One client per cluster for everybody in an event loop, so that many waits cost a cluster no more than one.
 
 However many jobs are waited for, a cluster is asked for their states in rounds, one a second at most: whoever wants to
-know a state gets it from the next round.
+know a state gets it from the next round. Whoever wants to know what is free shares an answer as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import astuple
 from math import inf
 from time import monotonic
-from typing import Self
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow_provider_ray.client.capacity import Capacity
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError
 from airflow_provider_ray.client.http import Http
@@ -24,6 +25,8 @@ from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ROUND_SECONDS = 1.0
 # Whoever comes a little later shares the round, and whoever comes a little too late its answer.
@@ -36,8 +39,49 @@ LONGEST_PAUSE_SECONDS = 5.0
 LISTING_FORGOTTEN_SECONDS = 60.0
 # Fewer are cheaper to ask for one by one, whatever the list costs.
 LIST_FROM = 4
+# Ray itself looks every five seconds at what is used.
+CAPACITY_SECONDS = 2.0
 # Waking many waits at once would hold up everybody else in the loop.
 WOKEN_AT_ONCE = 50
+
+
+_Wanted: TypeAlias = dict[str, list[asyncio.Future[JobDetails]]]
+
+
+class SharedAnswer(Generic[T]):
+    """One answer for all who ask while it comes, and for some time after.
+
+    :param ask: gets the answer.
+    :param pause: seconds until the next one is asked for, from the seconds that it took.
+    """
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], pause: Callable[[float], float]) -> None:
+        self._ask = ask
+        self._pause = pause
+        self._asking: asyncio.Task[T] | None = None
+        self._until = 0.0
+
+    async def get(self) -> T:
+        """The answer, or the error that came instead."""
+        if self._asking is None or (self._asking.done() and monotonic() >= self._until):
+            self._asking = asyncio.create_task(self._timed())
+            # Whoever asked may give up, and an exception that nobody fetches is reported.
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._asking)
+
+    async def close(self) -> None:
+        """Stop asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _timed(self) -> T:
+        started = monotonic()
+        try:
+            return await self._ask()
+        finally:
+            ended = monotonic()
+            self._until = max(started + ROUND_SECONDS, ended + self._pause(ended - started))
 
 
 class SharedJobs(Jobs):
@@ -45,55 +89,56 @@ class SharedJobs(Jobs):
 
     def __init__(self, http: Http) -> None:
         super().__init__(http)
-        self._wanted: dict[str, asyncio.Future[JobDetails]] = {}
+        self._wanted: _Wanted = {}
         self._rounds: asyncio.Task[None] | None = None
         self._next_round = 0.0
         self._get_seconds = 0.005
         self._list_seconds = 0.0
         self._listed_at = 0.0
         self._listed: Mapping[str, JobDetails] = {}
-        self._whole: asyncio.Task[Sequence[JobDetails]] | None = None
-        self._whole_until = 0.0
+        self._whole = SharedAnswer[Sequence[JobDetails]](super().list, _pause_after)
 
     async def get(self, submission_id: str) -> JobDetails:
         """Details of one job, from the next round or the one that has just been."""
         if submission_id in self._listed and monotonic() - self._listed_at < FRESH_SECONDS:
             return self._listed[submission_id]
-        wanted = self._wanted.get(submission_id)
-        if wanted is None:
-            wanted = self._wanted[submission_id] = asyncio.get_running_loop().create_future()
+        # A future of its own for everybody: one who gives up must not take the answer away from another.
+        answer: asyncio.Future[JobDetails] = asyncio.get_running_loop().create_future()
+        self._wanted.setdefault(submission_id, []).append(answer)
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run_rounds())
-        # One who gives up must not take the answer away from another.
-        return await asyncio.shield(wanted)
+        return await answer
 
     async def list(self) -> Sequence[JobDetails]:
         """Jobs of the cluster; whoever asks at about the same time gets the same answer."""
-        if self._whole is None or (self._whole.done() and monotonic() >= self._whole_until):
-            self._whole = asyncio.create_task(self._list_all())
-        return await asyncio.shield(self._whole)
+        return await self._whole.get()
 
     async def close(self) -> None:
         """End the rounds."""
-        for task in (self._rounds, self._whole):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await self._whole.close()
+        if self._rounds is not None:
+            self._rounds.cancel()
+            await asyncio.gather(self._rounds, return_exceptions=True)
 
     async def _run_rounds(self) -> None:
         while self._wanted:
             await asyncio.sleep(max(self._next_round - monotonic(), GATHER_SECONDS))
-            wanted, self._wanted = self._wanted, {}
-            self._next_round = monotonic() + ROUND_SECONDS
-            try:
-                await self._answer(wanted)
-            except Exception as error:
-                for future in wanted.values():
-                    _refuse(future, error)
+            await self._round()
 
-    async def _answer(self, wanted: Mapping[str, asyncio.Future[JobDetails]]) -> None:
+    async def _round(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        self._next_round = monotonic() + ROUND_SECONDS
+        try:
+            await self._answer(wanted)
+        except Exception as error:
+            for futures in wanted.values():
+                _refuse(futures, error)
+
+    async def _answer(self, wanted: _Wanted) -> None:
         listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
-        for number, (submission_id, future) in enumerate(wanted.items(), start=1):
+        for number, (submission_id, futures) in enumerate(wanted.items(), start=1):
+            if not any(_unanswered(futures)):
+                continue
             if submission_id in listed:
                 job = listed[submission_id]
             else:
@@ -101,18 +146,23 @@ class SharedJobs(Jobs):
                 try:
                     job = await self._get(submission_id)
                 except RayError as error:
-                    _refuse(future, error)
+                    _refuse(futures, error)
                     if error.transient:
                         raise
                     continue
-            future.set_result(job)
+            for future in _unanswered(futures):
+                future.set_result(job)
             if number % WOKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     def _listing_pays(self, number: int) -> bool:
+        """Whether lists keep the cluster busy for a smaller share of the time than a request for each job would."""
         if monotonic() - self._listed_at > LISTING_FORGOTTEN_SECONDS:
             self._list_seconds = 0.0
-        return number >= LIST_FROM and self._list_seconds <= number * self._get_seconds
+        if number < LIST_FROM or self._list_seconds == inf:
+            return False
+        listing = self._list_seconds / max(self._list_seconds + _pause_after(self._list_seconds), ROUND_SECONDS)
+        return listing <= number * self._get_seconds / ROUND_SECONDS
 
     async def _get(self, submission_id: str) -> JobDetails:
         started = monotonic()
@@ -135,24 +185,21 @@ class SharedJobs(Jobs):
         self._next_round = max(self._next_round, self._listed_at + _pause_after(self._list_seconds))
         return self._listed
 
-    async def _list_all(self) -> Sequence[JobDetails]:
-        started = monotonic()
-        try:
-            return await super().list()
-        finally:
-            ended = monotonic()
-            self._whole_until = max(started + ROUND_SECONDS, ended + _pause_after(ended - started))
-
 
 def _pause_after(listing_seconds: float) -> float:
     return min(listing_seconds / LISTING_SHARE, LONGEST_PAUSE_SECONDS)
 
 
-def _refuse(future: asyncio.Future[JobDetails], error: Exception) -> None:
-    if not future.done():
+def _refuse(futures: Iterable[asyncio.Future[JobDetails]], error: Exception) -> None:
+    for future in _unanswered(futures):
         future.set_exception(error)
-        # Whoever asked may have given up meanwhile, and an exception that nobody fetches is reported.
+        # Whoever asked may give up before it is woken, and an exception that nobody fetches is reported.
         future.exception()
+
+
+def _unanswered(futures: Iterable[asyncio.Future[JobDetails]]) -> Iterator[asyncio.Future[JobDetails]]:
+    """Without those of whoever has given up."""
+    return (future for future in futures if not future.done())
 
 
 class SharedClient(RayClient):
@@ -163,8 +210,13 @@ class SharedClient(RayClient):
     def __init__(self, config: ClusterConfig) -> None:
         super().__init__(config)
         self.jobs = SharedJobs(self._dashboard)
+        self._capacity = SharedAnswer[Capacity](super().capacity, lambda _: CAPACITY_SECONDS)
         self.users = 0
         self._opening: asyncio.Task[Self] | None = None
+
+    async def capacity(self) -> Capacity:
+        """What the cluster has and does; whoever asks at about the same time gets the same answer."""
+        return await self._capacity.get()
 
     def opened(self) -> asyncio.Task[Self]:
         """Begin to open the client, or go on with it."""
@@ -174,6 +226,7 @@ class SharedClient(RayClient):
 
     async def close(self) -> None:
         """Close what has been opened."""
+        await self._capacity.close()
         await self.jobs.close()
         if self._opening is not None:
             (opened,) = await asyncio.gather(self._opening, return_exceptions=True)

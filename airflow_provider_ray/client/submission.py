@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 from uuid import uuid4
 
 from airflow_provider_ray.client.errors import (
@@ -18,6 +20,8 @@ from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.packaging import upload_working_dir
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.retry import retrying
+
+T = TypeVar("T")
 
 # Random text in a job's metadata: whoever finds it in a job knows that the job is the one that it submitted.
 NONCE_KEY = "airflow_nonce"
@@ -61,35 +65,52 @@ async def post(client: RayClient, spec: JobSpec) -> None:
     async def attempt() -> None:
         try:
             await client.jobs.submit(spec)
-        except (RayClusterUnavailable, RayRequestRefused, RayNotADashboard):
-            if not await _is_there(client, spec):
-                raise
+        except (RayClusterUnavailable, RayRequestRefused, RayNotADashboard, RayNotFound) as error:
+            if await _is_there(client, spec):
+                return
+            if isinstance(error, RayNotFound):
+                # Ray has this route, so it was not Ray that answered.
+                raise RayNotADashboard.from_message(str(error)) from error
+            raise
 
-    await retrying(attempt)
+    await _patiently(attempt, None)
 
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
     """Details of a job that was submitted with this nonce, None when the cluster certainly has no such job."""
     try:
-        job = await get_for_certain(client, submission_id)
+        job = await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:
         return None
     return job if has_nonce(job, nonce) else None
 
 
-async def get_for_certain(client: RayClient, submission_id: str) -> JobDetails:
+async def get_for_certain(
+    client: RayClient, submission_id: str, *, was_there: bool = False, budget: float | None = None
+) -> JobDetails:
     """Details of a job; one 404 does not prove that there is none.
 
     A head that is just coming up could speak too early, and something in between in its place.
 
+    :param was_there: a Ray dashboard has answered at this address before: something else that answers there now, such
+        as an ingress without its backend, is a fault that passes.
+    :param budget: seconds for which a transient fault is sat out, two minutes by default.
     :raises RayNotFound: when the cluster says so twice, with a sign of life of the dashboard in between.
     """
+    ask = _patiently if was_there else retrying
     try:
-        return await retrying(lambda: client.jobs.get(submission_id))
+        return await ask(lambda: client.jobs.get(submission_id), budget)
     except RayNotFound:
         await asyncio.sleep(SECOND_LOOK_SECONDS)
-    await retrying(client.cluster.version)
-    return await retrying(lambda: client.jobs.get(submission_id))
+    await ask(client.cluster.version, budget)
+    return await ask(lambda: client.jobs.get(submission_id), budget)
+
+
+async def _patiently(call: Callable[[], Awaitable[T]], budget: float | None) -> T:
+    try:
+        return await retrying(call, budget, passing=(RayNotADashboard,))
+    except RayNotADashboard as error:
+        raise RayClusterUnavailable.from_message(str(error)) from error
 
 
 def has_nonce(job: JobDetails, nonce: str) -> bool:

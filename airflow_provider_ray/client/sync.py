@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 # Time for cancelled work to close its connections; a thread that hangs on is left to die with the process.
 CANCEL_SECONDS = 5.0
+# Closing a loop waits for host names that are being looked up, which nothing can cancel; their thread is left as well.
+CLOSE_SECONDS = 0.5
 
 
 def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -30,6 +32,7 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         # Not threading.Thread: an exception that strikes in its locks would be lost in a RuntimeError of theirs.
         start_new_thread(work.run, ())
         work.ended.acquire()
+        work.closed.acquire(timeout=CLOSE_SECONDS)
     except BaseException:
         work.cancel()
         # It may have ended, and the lock be taken already, when the exception struck.
@@ -46,8 +49,9 @@ class _Work:
     """One run of an async function; it can be cancelled from another thread before, while and after it runs."""
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self.ended = allocate_lock()
+        self.ended, self.closed = allocate_lock(), allocate_lock()
         self.ended.acquire()
+        self.closed.acquire()
         self.is_over = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -57,12 +61,12 @@ class _Work:
 
     def run(self) -> None:
         try:
-            self.result = asyncio.run(self._main())
+            asyncio.run(self._main())
         except BaseException as error:
             self.error = error
         finally:
-            self.is_over = True
-            self.ended.release()
+            self._end()
+            self.closed.release()
 
     def cancel(self) -> None:
         # Either this sees the task, or the task sees the flag.
@@ -73,13 +77,23 @@ class _Work:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(task.cancel)
 
-    async def _main(self) -> Any:
+    async def _main(self) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._running = asyncio.get_running_loop(), task
-        if self._cancelled:
-            raise asyncio.CancelledError
-        return await self._function()
+        try:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            self.result = await self._function()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.ended.release()
 
 
 def _is_on_loop() -> bool:

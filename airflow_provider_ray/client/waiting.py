@@ -8,10 +8,12 @@ import math
 from collections.abc import Iterator, Mapping
 from time import monotonic
 
+from airflow_provider_ray.client import submission
 from airflow_provider_ray.client.errors import (
     RayError,
     RayJobLost,
     RayJobTimeout,
+    RayNotADashboard,
     RayNotFound,
 )
 from airflow_provider_ray.client.logs import DriverLog
@@ -76,11 +78,11 @@ async def wait_for_job(
 
 async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> JobDetails:
     if not was_there:
-        return await retrying(lambda: client.jobs.get(submission_id))
-    try:
         return await get_for_certain(client, submission_id)
+    try:
+        return await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound as error:
-        raise _lost(submission_id, "its cluster has no record of it any more") from error
+        raise lost(submission_id, "its cluster has no record of it any more") from error
 
 
 async def _give_up(
@@ -97,10 +99,11 @@ async def _give_up(
                 if log is not None:
                     await log.deliver(last, final=True)
                 return last
-    raise _lost(submission_id, reason)
+    raise lost(submission_id, reason)
 
 
-def _lost(submission_id: str, reason: str) -> RayJobLost:
+def lost(submission_id: str, reason: str) -> RayJobLost:
+    """The error for a job that nobody will ever say the end of."""
     return RayJobLost.from_message(f"Ray job {submission_id!r} is lost: {reason}")
 
 
@@ -179,20 +182,36 @@ async def stop_job(
     :param nonce: leave the job alone unless it was submitted with this nonce; None stops any.
     :param within: seconds to wait for the end, 15 by default. Ray sends SIGTERM and, three seconds later, SIGKILL.
     :param may_arrive: the job's submission is under way, so a job that is not there yet is waited for.
-    :returns: the job as last seen, None when the cluster has no such job (with this nonce).
-    :raises RayRequestError: when the cluster refuses us, or is not available for that time.
+    :returns: the job as last seen, None when the cluster certainly has no such job (with this nonce).
+    :raises RayRequestError: when the cluster refuses us, or nobody can say for that time whether it has the job.
     """
     deadline = monotonic() + (STOP_CONFIRM_SECONDS if within is None else within)
+    is_ray = False
     while True:
         try:
             if nonce is not None and not has_nonce(await _look(client, submission_id, deadline), nonce):
                 return None
             await retrying(lambda: client.jobs.stop(submission_id), max(deadline - monotonic(), 0))
             return await _ended(client, submission_id, deadline)
-        except RayNotFound:
-            if not may_arrive or monotonic() > deadline:
+        except (RayNotFound, RayNotADashboard) as error:
+            left = deadline - monotonic()
+            is_absent = is_ray and isinstance(error, RayNotFound)
+            if is_absent and (left <= 0 or not may_arrive):
                 return None
-        await asyncio.sleep(STOP_LOOK_SECONDS)
+            if left <= 0:
+                raise
+        # One 404 proves nothing: an ingress that has lost its backend for a moment says the same.
+        await asyncio.sleep(STOP_LOOK_SECONDS if may_arrive else min(submission.SECOND_LOOK_SECONDS, left / 2))
+        is_ray = await _answers(client, deadline)
+
+
+async def _answers(client: RayClient, deadline: float) -> bool:
+    """Whether it is a Ray dashboard that answers."""
+    try:
+        await retrying(client.cluster.version, max(deadline - monotonic(), 0))
+    except RayNotADashboard:
+        return False
+    return True
 
 
 async def _ended(client: RayClient, submission_id: str, deadline: float) -> JobDetails:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from airflow.sdk import BaseHook
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from airflow_provider_ray.client.capacity import Capacity
     from airflow_provider_ray.client.config import ClusterConfig
     from airflow_provider_ray.client.models import Application, JobDetails
     from airflow_provider_ray.client.ray_client import RayClient
@@ -64,6 +66,18 @@ class RayHook(BaseHook):
             await amask_secret(secret)
         return config
 
+    def get_labels(self) -> Mapping[str, str]:
+        """Labels of the cluster, whatever else is wrong with the connection.
+
+        :raises AirflowNotFoundException: when there is no such connection.
+        :raises RayConfigError: when it is of another type, or its labels are none.
+        """
+        from airflow_provider_ray.client.labels import read_labels
+
+        connection = self.get_connection(self.conn_id)
+        with self._named(connection):
+            return read_labels(connection.extra_dejson)
+
     def get_conn(self) -> RayClient:
         """A client for ``async with``."""
         from airflow_provider_ray.client.ray_client import RayClient
@@ -90,6 +104,15 @@ class RayHook(BaseHook):
             return True, self.run(_describe)
         except RayError as error:
             return False, str(error)
+
+    def get_capacity(self) -> Capacity:
+        """What the cluster has, what of it is free, and how many jobs it runs; what it does not say is None.
+
+        :raises RayRequestError: when the cluster cannot be asked.
+        """
+        from airflow_provider_ray.client.capacity import read_capacity
+
+        return self.run(read_capacity)
 
     def submit_job(
         self,
@@ -165,12 +188,8 @@ class RayHook(BaseHook):
 
     def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig
-        from airflow_provider_ray.client.errors import RayConfigError
 
-        if connection.conn_type != self.conn_type:
-            got = f"{self.conn_id!r} of type {connection.conn_type!r}"
-            raise RayConfigError("conn_id", got, f"a connection of type {self.conn_type!r}")
-        try:
+        with self._named(connection):
             return ClusterConfig.from_fields(
                 host=connection.host,
                 port=connection.port,
@@ -178,6 +197,17 @@ class RayHook(BaseHook):
                 password=connection.password,
                 extra=extra,
             )
+
+    @contextmanager
+    def _named(self, connection: Connection) -> Iterator[None]:
+        """Refuse a connection of another type, and name this one in errors about its fields."""
+        from airflow_provider_ray.client.errors import RayConfigError
+
+        if connection.conn_type != self.conn_type:
+            got = f"{self.conn_id!r} of type {connection.conn_type!r}"
+            raise RayConfigError("conn_id", got, f"a connection of type {self.conn_type!r}")
+        try:
+            yield
         except RayConfigError as error:
             raise RayConfigError(f"connection {self.conn_id!r}, {error.field}", error.got, error.expected) from None
 
@@ -189,12 +219,11 @@ def _secrets(config: ClusterConfig) -> list[str]:
 
 
 async def _describe(client: RayClient) -> str:
-    from airflow_provider_ray.client.states import NODE_ALIVE
 
     version = await client.cluster.version()
     mode = await client.cluster.authentication_mode()
     nodes = await client.cluster.nodes()
-    alive = sum(node.state == NODE_ALIVE for node in nodes)
+    alive = sum(node.is_alive for node in nodes)
     auth = "token accepted" if mode == "token" else "no authentication"
     return f"Ray {version.ray_version}, {alive} of {len(nodes)} nodes alive, {auth}, {await _serve_state(client)}"
 

@@ -148,7 +148,7 @@ def _plan(count: int, path: Path, options: LocalOptions) -> list[LocalCluster]:
     if len(tokens) != count:
         raise LocalClusterError(f"{len(tokens)} tokens were given for {count} clusters")
     names = [f"ray_local_{number}" for number in range(1, count + 1)]
-    ports = choose_ports(names, options.dashboard_port, options.serve_port)
+    ports = choose_ports(names)
     return [
         LocalCluster(
             name=name,

@@ -16,9 +16,6 @@ class LocalOptions:
     :param num_cpus: CPUs that each cluster offers to Ray (default 2); not limited to what the host has.
     :param memory: bytes that each cluster offers to Ray (default 1 GB); bookkeeping, not a limit.
     :param object_store_memory: bytes of shared memory of each object store (default 100 MB, at least 80 MB).
-    :param dashboard_port: dashboard port of the first cluster, the next ones follow (default: free ones
-        from 8301).
-    :param serve_port: Serve port of the first cluster, the next ones follow (default: free ones from 8401).
     :param tokens: one token or None per cluster; a cluster with a token refuses requests without it
         (default: no tokens).
     :param ray_executable: the `ray` command of any virtual environment (default: the one beside this Python).
@@ -30,8 +27,6 @@ class LocalOptions:
     num_cpus: int = 2
     memory: int = 1_000_000_000
     object_store_memory: int = 100_000_000
-    dashboard_port: int | None = None
-    serve_port: int | None = None
     tokens: Sequence[str | None] = field(default=(), repr=False)
     ray_executable: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)

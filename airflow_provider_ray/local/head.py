@@ -34,6 +34,7 @@ NODE_IP = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 NOT_INHERITED = ("AIRFLOW_", "RAY_", "PYTHON")
 STOP_SECONDS, SETTLE_SECONDS, KILL_SECONDS, LOOK_SECONDS = 10.0, 3.0, 10.0, 0.3
 FORGET_SECONDS = 2.0
+EMPTY_LOOKS, EMPTY_SECONDS = 5, 0.005
 LOG_LINES = 30
 
 Progress = Callable[[str], None]
@@ -207,16 +208,22 @@ def processes(clusters: Sequence[LocalCluster]) -> list[psutil.Process]:
 
 def processes_with(variable: str, values: Collection[str]) -> list[psutil.Process]:
     """Return the living processes that have one of the values in this variable of their environment."""
-    return [process for process in psutil.process_iter() if _value(process, variable) in values]
+    environments = {process: _environment_of(process) for process in psutil.process_iter()}
+    for _ in range(EMPTY_LOOKS):
+        # For a moment, while a process starts its program, Linux shows an empty environment; some never have another.
+        if empty := [process for process, environment in environments.items() if environment == {}]:
+            time.sleep(EMPTY_SECONDS)
+            environments |= {process: _environment_of(process) for process in empty}
+    return [process for process, environment in environments.items() if (environment or {}).get(variable) in values]
 
 
-def _value(process: psutil.Process, variable: str) -> str | None:
+def _environment_of(process: psutil.Process) -> dict[str, str] | None:
     try:
-        value: str | None = process.environ().get(variable)
+        environment: dict[str, str] = process.environ()
     except psutil.Error:
         # It ended meanwhile, or it belongs to another user and is none of ours.
         return None
-    return value
+    return environment
 
 
 def stop(clusters: Sequence[LocalCluster]) -> None:
@@ -238,10 +245,8 @@ def stop(clusters: Sequence[LocalCluster]) -> None:
         if time.monotonic() > kill_at:
             for process in left:
                 _signal(process.kill)
-    for cluster in clusters:
-        # Only the process that started the head is its parent, and psutil may have reaped it already.
-        with contextlib.suppress(ChildProcessError):
-            _exit_code(cluster)
+    # One that is about to end has no environment any more. Only the process that started a head is its parent.
+    psutil.wait_procs([child for child in psutil.Process().children() if child.pid in pids], timeout=KILL_SECONDS)
 
 
 def _signal(send: Callable[[], None]) -> None:

@@ -54,35 +54,19 @@ class Ports:
         }
 
 
-def choose_ports(names: Iterable[str], dashboard: int | None = None, serve: int | None = None) -> list[Ports]:
+def choose_ports(names: Iterable[str]) -> list[Ports]:
     """Return free ports for each named cluster, the same ones every time as long as they are free.
 
-    :param dashboard: dashboard port of the first cluster, the next ones follow (default: the first free).
-    :param serve: Serve port of the first cluster, the next ones follow (default: the first free).
-    :raises LocalClusterError: a port that was asked for is taken, or all sets are.
+    :raises LocalClusterError: no set of ports is left.
     """
-    chosen: list[Ports] = []
     places = iter(range(SETS))
-    for index, name in enumerate(names):
-        wanted = [None if first is None else first + index for first in (dashboard, serve)]
-        for port in wanted:
-            if port is not None and not is_free(port):
-                raise LocalClusterError(f"{name}: port {port} is taken, name another one or none")
-        chosen.append(_next_free(name, places, wanted[0], wanted[1], chosen))
-    return chosen
+    return [_next_free(name, places) for name in names]
 
 
-def _next_free(
-    name: str, places: Iterator[int], dashboard: int | None, serve: int | None, chosen: list[Ports]
-) -> Ports:
-    used = {port for ports in chosen for port in ports}
+def _next_free(name: str, places: Iterator[int]) -> Ports:
     for place in places:
-        ports = Ports(
-            FIRST_DASHBOARD + place if dashboard is None else dashboard,
-            FIRST_SERVE + place if serve is None else serve,
-            FIRST_BLOCK + BLOCK_SIZE * place,
-        )
-        if len(set(ports)) == len(list(ports)) and used.isdisjoint(ports) and all(map(is_free, ports)):
+        ports = Ports(FIRST_DASHBOARD + place, FIRST_SERVE + place, FIRST_BLOCK + BLOCK_SIZE * place)
+        if all(map(is_free, ports)):
             return ports
     raise LocalClusterError(f"{name}: no free set of ports is left on this host")
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
-from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_provider_ray import durable
+from airflow_provider_ray import choosing, durable
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.job_custody import KILL_SECONDS, JobCustody
 from airflow_provider_ray.job_fields import JobFields, seconds
 from airflow_provider_ray.links import RayJobLink
-from airflow_provider_ray.retry_policy import is_retried_after
+from airflow_provider_ray.log_bookmark import XComBookmark
+from airflow_provider_ray.sealing import seal
+from airflow_provider_ray.succession import settle
 from airflow_provider_ray.target import Target
-from airflow_provider_ray.triggers.job import RayJobTrigger, seal
+from airflow_provider_ray.triggers.job import RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,45 +31,50 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.outcome import Outcome
     from airflow_provider_ray.durable import TaskJob
 
-# Airflow kills the process of a task that was marked or cleared five seconds after on_kill began.
-KILL_SECONDS = 4.0
 
-
-class RaySubmitJobOperator(JobFields):
+class RaySubmitJobOperator(JobCustody):
     """Submit a job to a Ray cluster and, unless told otherwise, wait for its end.
 
     The job's id is remembered before the job is submitted: a retry goes on with a job that is still active or has
-    succeeded, and submits anew only when the earlier one failed, was stopped, or the task was cleared. A job whose
-    task is killed or runs into ``timeout`` is stopped. The XCom is ``{"conn_id", "submission_id"}``, in every mode.
+    succeeded, and submits anew only when the earlier one failed, was stopped, or the task was cleared. Given several
+    clusters, a retry goes to another one when the first is unavailable or has lost the job; whatever may run there is
+    stopped as soon as that can be told. A job whose task is killed or runs into ``timeout`` is stopped. The XCom is
+    ``{"conn_id", "submission_id"}`` of the job that counts, in every mode.
 
     What the job is, from ``entrypoint`` to ``stop_grace``, is described by the parameters of
-    :class:`~airflow_provider_ray.job_fields.JobFields`.
+    :class:`~airflow_provider_ray.job_fields.JobFields`; ``cancel_on_kill`` and ``durable`` are those of
+    :class:`~airflow_provider_ray.job_custody.JobCustody`.
 
-    :param conn_id: connection of type ``ray``. (templated)
+    :param conn_id: connection of type ``ray``, or a list of them to choose from. (templated)
+    :param strategy: how to choose: ``first_healthy`` in the given order, ``least_loaded``, or ``round_robin`` by map
+        index. A cluster that has failed the task comes last.
     :param wait_for_completion: False returns once the job is submitted; nobody watches it then.
-    :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``.
+    :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``. To a cluster whose
+        connection has ``max_jobs``, the triggerer submits in any case.
     :param poll_interval: longest time between two looks at the job, in seconds.
     :param startup_timeout: seconds until a job that is still PENDING is stopped and the task fails; None for no limit,
         but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900) while the agent of its head lives.
     :param timeout: seconds until a job that has not ended is stopped and the task fails; None for no limit. Unlike
-        ``execution_timeout`` it also holds while deferred.
+        ``execution_timeout`` it also holds while deferred. Waiting for room on a cluster does not count.
+    :param room_timeout: seconds to wait for room on a cluster whose connection has ``max_jobs``; then the task fails,
+        and nothing is submitted. None for no limit.
     :param fetch_logs: write the driver's log to the task log while the job runs.
-    :param cancel_on_kill: stop the job when the task is killed, marked or its worker is terminated; False leaves it
-        running, unless the task is cleared when it is not on a worker: the job is then stopped before there is another.
-    :param durable: remember the job, so that a retry goes on with it; False submits anew in each attempt.
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     :raises RayConfigError: before anything is submitted, when a field cannot work.
-    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes; when none of several
+        clusters is healthy.
     :raises RayTriggerError: when the triggerer could not do its part.
     :raises RayJobFailed: when the job failed.
     :raises AirflowSkipException: when the driver ended with one of ``skip_on_exit_code``.
     :raises AirflowFailException: when the driver ended with one of ``fail_on_exit_code``.
     :raises RayJobStopped: when somebody stopped the job.
     :raises RayJobInterrupted: when the job was stopped because the process of the task was told to end.
-    :raises RayJobStopping: when an earlier job of a cleared task was told to stop and has not ended.
+    :raises RayJobStopping: when an earlier job, of a cleared task or past its ``timeout``, was told to stop and has
+        not ended.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
-    :raises RayJobTimeout: when the job had not ended within ``timeout``, or not started within ``startup_timeout``.
+    :raises RayJobTimeout: when the job had not ended within ``timeout``, not started within ``startup_timeout``, or not
+        found room within ``room_timeout``.
     """
 
     template_fields: Sequence[str] = ("conn_id", *JobFields.template_fields)
@@ -77,112 +84,106 @@ class RaySubmitJobOperator(JobFields):
     def __init__(
         self,
         *,
-        conn_id: str = RayHook.default_conn_name,
+        conn_id: str | Sequence[str] = RayHook.default_conn_name,
+        strategy: str = "first_healthy",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta = 10,
         startup_timeout: float | timedelta | None = None,
         timeout: float | timedelta | None = None,
+        room_timeout: float | timedelta | None = None,
         fetch_logs: bool = True,
-        cancel_on_kill: bool = True,
-        durable: bool = True,
         skip_on_exit_code: int | Collection[int] = (),
         fail_on_exit_code: int | Collection[int] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
+        self.strategy = strategy
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = seconds(poll_interval)
         self.startup_timeout = seconds(startup_timeout)
         self.timeout = seconds(timeout)
+        self.room_timeout = seconds(room_timeout)
         self.fetch_logs = fetch_logs
-        self.cancel_on_kill = cancel_on_kill
-        self.durable = durable
         self.skip_on_exit_code = _codes(skip_on_exit_code)
         self.fail_on_exit_code = _codes(fail_on_exit_code)
-        self._target: Target | None = None  # what a kill stops
-        self._killed = False
 
     def execute(self, context: Context) -> dict[str, str]:
-        """Submit or adopt the job, then return or wait; deferrable: leave both to the triggerer."""
+        """Submit or adopt the job, then return or wait; or leave that to the triggerer."""
         self._check_arguments()
         with self._not_left_unwatched(context):
-            hook = RayHook(self.conn_id)
-            job, known = self._choose(context, hook)
+            hook, job, known = self._choose(context)
             spec = self.job_spec(job.submission_id, job.metadata(context)) if known is None else None
             self._announce(context, hook, job, known)
-            if self.deferrable and self.wait_for_completion:
-                trigger = self._trigger(job, spec and self._prepare(hook, spec))
-                self.defer(trigger=trigger, method_name="execute_complete")
-            if spec is not None:
-                self._submit(hook, job, spec)
-            if not self.wait_for_completion:
-                # From here on it is nobody's, and no kill stops it.
-                self._target = None
-                return self._result(job.submission_id)
-            outcome = self._wait(hook, job)
-            if not self._met_its_end(known is not None, outcome):
-                return self._finish(context, hook, outcome)
-        return self.execute(context)
+            ready = self._prepare(hook, spec) if spec is not None else None
+            self._remember(context, job)
+            is_limited = ready is not None and hook.get_config().max_jobs is not None
+            if is_limited or (self.deferrable and self.wait_for_completion):
+                if self.fetch_logs and self.wait_for_completion:
+                    XComBookmark.begin(context)
+                self.defer(trigger=self._trigger(job, ready), method_name="execute_complete")
+            if ready is not None:
+                self._submit(hook, job, ready)
+            result = self._go_on(context, hook, job.submission_id, adopted=known is not None)
+        return result or self.execute(context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, str]:
-        """Turn the trigger's event into the result or error that the blocking mode has."""
+        """Turn the trigger's event into the result or error that the blocking mode has, or go on in that mode."""
         from airflow_provider_ray.client.errors import RayClusterUnavailable
         from airflow_provider_ray.client.outcome import Outcome
 
-        hook = RayHook(self.conn_id)
+        hook, outcome = RayHook(event["conn_id"]), Outcome.from_json(event)
         # Looked up now: on_kill must not talk to Airflow.
         hook.get_config()
-        outcome = Outcome.from_json(event)
         is_away = isinstance(outcome.fault, RayClusterUnavailable)
+        self._cluster = hook.conn_id
         self._target = Target(hook, event["submission_id"], event["nonce"], may_arrive=is_away)
+        self._others = [target for job in event["others"] if (target := durable.reach(**job))]
         with self._not_left_unwatched(context):
-            if not self._met_its_end(event.get("adopted", False), outcome):
-                return self._finish(context, hook, outcome)
-        return self.execute(context)
+            if outcome == Outcome():
+                # The trigger was there to submit only.
+                result = self._go_on(context, hook, event["submission_id"], adopted=False)
+            else:
+                result = self._conclude(context, hook, outcome, event["adopted"])
+        return result or self.execute(context)
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the trigger; if that one failed instead of firing, see to the job that nobody watches now."""
-        if next_method != TRIGGER_FAIL_REPR:
-            return super().resume_execution(next_method, next_kwargs, context)
-        if self.durable and (job := durable.recall(context)):
-            self._target = durable.reach(job, RayHook(self.conn_id))
-        with self._not_left_unwatched(context):
-            return super().resume_execution(next_method, next_kwargs, context)
-
-    def on_kill(self) -> None:
-        """Stop the job of a task that is killed while it holds a worker."""
-        self._killed = True
-        if self._target is None:
-            return
-        if self.cancel_on_kill:
-            self._target.stop(self.log, KILL_SECONDS)
+    def _choose(self, context: Context) -> tuple[RayHook, TaskJob, JobDetails | None]:
+        """The job of this attempt, a new one or an earlier attempt's, where it is, and what its cluster knows of it."""
+        self._cluster = None
+        clusters = choosing.connections(self.conn_id)
+        memory = durable.recall(context) if self.durable else durable.Memory()
+        earlier = durable.reach_all(memory.jobs)
+        self._answer_for([target for _, target in earlier])
+        out_of_reach = [job for job in memory.jobs if job not in [each for each, _ in earlier]]
+        for job in out_of_reach:
+            if job.conn_id in clusters:
+                # A secrets backend that fails looks as if there were no such connection; no job is forgotten for that.
+                RayHook(job.conn_id).get_config()
+        left = settle(earlier, context, clusters, memory.failed_on)
+        if left.adopted is None:
+            self._answer_for(left.targets)
+            hook = choosing.choose(clusters, self.strategy, context, memory.failed_on)
+            left = left.on(hook.conn_id)
+        self._answer_for(left.targets)
+        self._memory = replace(memory, jobs=(*(each.job for each in left.others), *out_of_reach))
+        if left.adopted is not None:
+            hook, job, known = left.adopted.target.hook, left.adopted.job, left.adopted.known
         else:
-            self.log.info("Ray job %s goes on: cancel_on_kill is False", self._target.submission_id)
-
-    def _choose(self, context: Context, hook: RayHook) -> tuple[TaskJob, JobDetails | None]:
-        """The job of this attempt, a new one or an earlier attempt's, and what the cluster knows of it."""
-        hook.get_config()
-        earlier = durable.recall(context) if self.durable else None
-        self._target = durable.reach(earlier, hook) if earlier else None
-        if earlier and self._target:
-            wanted, known = durable.still_wanted(earlier, self._target, context, self.conn_id)
-            if wanted:
-                return earlier, known
-        is_successor = earlier is not None or (not self.durable and context["ti"].try_number > 1)
-        return durable.new_job(context, self.conn_id, self.submission_id, successor=is_successor), None
+            is_successor = bool(memory.jobs) or (not self.durable and context["ti"].try_number > 1)
+            job, known = durable.new_job(context, hook.conn_id, self.submission_id, successor=is_successor), None
+        self._cluster = hook.conn_id
+        return hook, job, known
 
     def _announce(self, context: Context, hook: RayHook, job: TaskJob, known: JobDetails | None) -> None:
-        """Remember the job and show where it is going to be, before there can be one."""
+        """Show where the job is going to be, before there can be one."""
         url = hook.get_config().job_url(job.submission_id)
-        if self.durable:
-            job.remember(context)
-        context["ti"].xcom_push(key=durable.SUBMISSION_ID_KEY, value=job.submission_id)
-        context["ti"].xcom_push(key=RayJobLink().xcom_key, value=url)
+        where = {durable.CONN_ID_KEY: hook.conn_id, durable.SUBMISSION_ID_KEY: job.submission_id}
+        for key, value in {**where, RayJobLink().xcom_key: url}.items():
+            context["ti"].xcom_push(key=key, value=value)
         doing = f"Going on with the {known.status}" if known else "Submitting"
-        self.log.info("%s Ray job %s on %s: %s", doing, job.submission_id, self.conn_id, url)
+        self.log.info("%s Ray job %s on %s: %s", doing, job.submission_id, hook.conn_id, url)
 
     def _prepare(self, hook: RayHook, spec: JobSpec) -> JobSpec:
         from airflow_provider_ray.client.submission import prepare
@@ -190,42 +191,61 @@ class RaySubmitJobOperator(JobFields):
         self.log_spec(spec)
         return hook.run(lambda client: prepare(client, spec))
 
-    def _submit(self, hook: RayHook, job: TaskJob, spec: JobSpec) -> None:
+    def _remember(self, context: Context, job: TaskJob) -> None:
+        """Remember the job before there can be one, and those that it takes the place of."""
+        if self.durable:
+            replace(self._memory, jobs=(job, *self._memory.jobs)).store(context)
+
+    def _submit(self, hook: RayHook, job: TaskJob, ready: JobSpec) -> None:
         from airflow_provider_ray.client.errors import RayJobInterrupted
         from airflow_provider_ray.client.submission import post
 
-        ready = self._prepare(hook, spec)
         if self._killed:
             raise RuntimeError(f"The task was killed before Ray job {job.submission_id} was submitted.")
         self._target = Target(hook, job.submission_id, job.nonce, may_arrive=True)
         hook.run(lambda client: post(client, ready))
         self._target.may_arrive = False
-        self.log.info("Submitted Ray job %s", spec.submission_id)
+        self.log.info("Submitted Ray job %s", job.submission_id)
         if self._killed and self.cancel_on_kill:
             self._target.stop(self.log, KILL_SECONDS)
             reason = "was submitted while the task's process was told to end, and stopped"
             raise RayJobInterrupted.from_message(f"Ray job {job.submission_id!r} {reason}")
 
-    def _trigger(self, job: TaskJob, spec: JobSpec | None) -> RayJobTrigger:
+    def _go_on(self, context: Context, hook: RayHook, submission_id: str, *, adopted: bool) -> dict[str, str] | None:
+        """The result of a job that is submitted; None when there has to be another job."""
+        if not self.wait_for_completion:
+            # From here on it is nobody's, and no kill stops it.
+            self._target = None
+            self._stop_others()
+            return _result(hook, submission_id)
+        return self._conclude(context, hook, self._wait(hook, submission_id), adopted)
+
+    def _trigger(self, job: TaskJob, ready: JobSpec | None) -> RayJobTrigger:
+        now = time()
         return RayJobTrigger(
-            conn_id=self.conn_id,
+            conn_id=job.conn_id,
             submission_id=job.submission_id,
             nonce=job.nonce,
-            sealed_spec=seal(spec.to_json()) if spec else None,
+            sealed_spec=seal(ready.to_json()) if ready else None,
+            # Between a trigger that has submitted and a worker that goes on, nobody would watch the job.
+            submit_only=not self.wait_for_completion,
+            queued_at=now,
+            room_end_time=None if self.room_timeout is None else now + self.room_timeout,
+            others=self._other_jobs(),
             poll_interval=self.poll_interval,
-            end_time=None if self.timeout is None else time() + self.timeout,
-            startup_end_time=None if self.startup_timeout is None else time() + self.startup_timeout,
+            end_time=None if self.timeout is None else now + self.timeout,
+            startup_end_time=None if self.startup_timeout is None else now + self.startup_timeout,
             fetch_logs=self.fetch_logs,
             cancel_on_kill=self.cancel_on_kill,
         )
 
-    def _wait(self, hook: RayHook, job: TaskJob) -> Outcome:
+    def _wait(self, hook: RayHook, submission_id: str) -> Outcome:
         from airflow_provider_ray.client.outcome import watch
 
         return hook.run(
             partial(
                 watch,
-                submission_id=job.submission_id,
+                submission_id=submission_id,
                 poll_interval=self.poll_interval,
                 timeout=self.timeout,
                 startup_timeout=self.startup_timeout,
@@ -234,20 +254,21 @@ class RaySubmitJobOperator(JobFields):
             )
         )
 
-    def _met_its_end(self, adopted: bool, outcome: Outcome) -> bool:
-        """Whether an earlier attempt's job was stopped after all: whoever killed that attempt had it stopped."""
-        if not adopted or not outcome.was_stopped or self._killed:
-            return False
-        self.log.info("The job of the earlier attempt has been stopped; this attempt submits one of its own")
-        return True
+    def _conclude(self, context: Context, hook: RayHook, outcome: Outcome, adopted: bool) -> dict[str, str] | None:
+        """The verdict on a job that is not watched any more; None when there has to be another job."""
+        if adopted and outcome.was_stopped and not self._killed:
+            # Whoever killed the earlier attempt had its job stopped.
+            self.log.info("The job of the earlier attempt has been stopped; this attempt submits one of its own")
+            return None
+        return self._finish(context, hook, outcome)
 
     def _finish(self, context: Context, hook: RayHook, outcome: Outcome) -> dict[str, str]:
-        from airflow_provider_ray.client.errors import RayJobFailed, RayJobInterrupted, RayJobLost, RayJobStopped
+        from airflow_provider_ray.client.errors import RayJobFailed, RayJobInterrupted, RayJobStopped
 
-        if self.durable and (outcome.is_late or isinstance(outcome.fault, RayJobLost)):
-            durable.remember_end(context, lost=not outcome.is_late)
+        if self.durable and outcome.is_late:
+            durable.remember_late(context)
         try:
-            job = outcome.result(self.conn_id, hook.get_config())
+            job = outcome.result(hook.conn_id, hook.get_config())
         except RayJobFailed as error:
             exit_code = error.job.driver_exit_code if error.job else None
             if exit_code in self.skip_on_exit_code:
@@ -259,36 +280,17 @@ class RaySubmitJobOperator(JobFields):
             if self._killed:
                 raise RayJobInterrupted.from_message(f"{error}\nThe task's process was told to end.") from error
             raise
-        return self._result(str(job.submission_id))
-
-    def _result(self, submission_id: str) -> dict[str, str]:
-        """The keyword arguments of a RayJobSensor."""
-        return {"conn_id": self.conn_id, "submission_id": submission_id}
-
-    @contextmanager
-    def _not_left_unwatched(self, context: Context) -> Iterator[None]:
-        """On any fault but the end of the job itself: leave the job to the next attempt, or stop it after the last."""
-        from airflow_provider_ray.client.errors import RayJobError
-
-        try:
-            yield
-        except (RayJobError, AirflowSkipException, AirflowFailException):
-            raise
-        except Exception as error:
-            if self._target is None:
-                raise
-            if self.durable and is_retried_after(error, self.retry_policy, context):
-                self.log.warning("Lost sight of Ray job %s; the next attempt looks for it", self._target.submission_id)
-            else:
-                self._target.stop(self.log)
-            raise
+        self._stop_others()
+        return _result(hook, str(job.submission_id))
 
     def _check_arguments(self) -> None:
         from airflow_provider_ray.client.errors import RayConfigError
         from airflow_provider_ray.client.jobspec import check_seconds
 
+        choosing.connections(self.conn_id)
+        choosing.check_strategy(self.strategy)
         check_seconds("poll_interval", self.poll_interval)
-        for name in ("startup_timeout", "timeout", "stop_grace"):
+        for name in ("startup_timeout", "timeout", "room_timeout", "stop_grace"):
             if (value := getattr(self, name)) is not None:
                 check_seconds(name, value)
         for name in ("skip_on_exit_code", "fail_on_exit_code"):
@@ -298,3 +300,8 @@ class RaySubmitJobOperator(JobFields):
 
 def _codes(given: int | Collection[int]) -> frozenset[int]:
     return frozenset({given} if isinstance(given, int | str) else given)
+
+
+def _result(hook: RayHook, submission_id: str) -> dict[str, str]:
+    """The keyword arguments of a RayJobSensor."""
+    return {"conn_id": hook.conn_id, "submission_id": submission_id}

@@ -42,6 +42,7 @@ class RayServeOperator(BaseOperator):
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :raises RayConfigError: before anything is called, when a field cannot work.
     :raises RayServeNotReady: when the application did not answer within ``timeout``; says what was missing.
+    :raises RayJobLost: when the cluster does not know the job named by ``submission_id``.
     :raises RayServeDeployFailed: when Ray could not deploy the application.
     :raises RayServeBadAnswer: for an error status, and for an answer that is not JSON or too large.
     """

@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.links import RayJobLink
+from airflow_provider_ray.log_bookmark import XComBookmark
 from airflow_provider_ray.triggers.job import RayJobTrigger
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class RayJobSensor(BaseSensorOperator):
             return super().execute(context)
         outcome = self._look(fault_budget=0)
         if outcome is None or (outcome.fault is not None and outcome.fault.transient):
+            if self.fetch_logs:
+                XComBookmark.begin(context)
             self.defer(trigger=self._trigger(), method_name="execute_complete")
         return self._result(context, outcome)
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TaskInstanceState
-from airflow.sdk.crypto import get_fernet
-from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.log import amask_secret
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.log_bookmark import XComBookmark
+from airflow_provider_ray.sealing import unseal
+from airflow_provider_ray.target import tell_stopped
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
+    from airflow_provider_ray.client.jobspec import JobSpec
+    from airflow_provider_ray.client.models import JobDetails
     from airflow_provider_ray.client.outcome import Outcome
     from airflow_provider_ray.client.ray_client import RayClient
 
@@ -37,6 +37,8 @@ class RayJobTrigger(BaseTrigger):
     task before a triggerer has taken it up: a job submitted by then would run unwatched. A trigger that starts anew
     finds the job that it submitted before.
 
+    Where the connection has ``max_jobs``, the submission waits for room; the times for the job begin after that.
+
     It watches and relays the driver's log; the verdict on the outcome is the operator's. A triggerer that stops or
     hands the trigger on does nothing to the job.
 
@@ -44,11 +46,17 @@ class RayJobTrigger(BaseTrigger):
     :param submission_id: the job; None to wait for the newest job with ``metadata``.
     :param nonce: text in the metadata of a job that is ours, which is stopped when the time is up, when it is given up
         as lost and when a user kills the task; None for a job of somebody else, which is left alone.
-    :param sealed_spec: what to submit first, a ``JobSpec`` under :func:`seal`; None when the job is there already.
+    :param sealed_spec: what to submit first, a ``JobSpec`` under :func:`~airflow_provider_ray.sealing.seal`; None when
+        the job is there already.
+    :param submit_only: fire as soon as the job is submitted, with an outcome that knows neither job nor fault.
+    :param queued_at: when the job was handed over for submission, in seconds since the epoch.
+    :param room_end_time: when to give up waiting for room, in seconds since the epoch; None for never.
+    :param others: jobs of earlier attempts that may be active, ``{"conn_id", "submission_id", "nonce"}``; a kill stops
+        them as well.
     :param metadata: what the job's metadata must contain.
     :param poll_interval: longest time between two looks, in seconds.
-    :param end_time: when to give up, in seconds since the epoch; None for never.
-    :param startup_end_time: when a job that is still PENDING is given up, in seconds since the epoch; None for never.
+    :param end_time: when to give up, in seconds since the epoch; None for never. The wait for room is added to it.
+    :param startup_end_time: when a job that is still PENDING is given up, likewise.
     :param fetch_logs: write the driver's log to the task log.
     :param cancel_on_kill: False leaves the job alone when a user kills the task.
     """
@@ -60,6 +68,10 @@ class RayJobTrigger(BaseTrigger):
         submission_id: str | None = None,
         nonce: str | None = None,
         sealed_spec: str | None = None,
+        submit_only: bool = False,
+        queued_at: float | None = None,
+        room_end_time: float | None = None,
+        others: Sequence[Mapping[str, str]] = (),
         metadata: Mapping[str, str] | None = None,
         poll_interval: float = 10,
         end_time: float | None = None,
@@ -72,6 +84,10 @@ class RayJobTrigger(BaseTrigger):
         self.submission_id = submission_id
         self.nonce = nonce
         self.sealed_spec = sealed_spec
+        self.submit_only = submit_only
+        self.queued_at = queued_at
+        self.room_end_time = room_end_time
+        self.others = list(others)
         self.metadata = metadata
         self.poll_interval = poll_interval
         self.end_time = end_time
@@ -89,6 +105,10 @@ class RayJobTrigger(BaseTrigger):
                 "submission_id": self.submission_id,
                 "nonce": self.nonce,
                 "sealed_spec": self.sealed_spec,
+                "submit_only": self.submit_only,
+                "queued_at": self.queued_at,
+                "room_end_time": self.room_end_time,
+                "others": self.others,
                 "metadata": self.metadata,
                 "poll_interval": self.poll_interval,
                 "end_time": self.end_time,
@@ -112,17 +132,17 @@ class RayJobTrigger(BaseTrigger):
             self.log.exception("Ray job %s can no longer be watched", self.submission_id)
             outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
         await asyncio.sleep(not_before - monotonic())
-        mine = {"submission_id": self.submission_id, "nonce": self.nonce, "adopted": self.sealed_spec is None}
-        yield TriggerEvent({**mine, **outcome.to_json()})
+        jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
+        yield TriggerEvent({**jobs, **outcome.to_json()})
 
     async def on_kill(self) -> None:
-        """Stop the job when a user fails, clears or marks the deferred task.
+        """Stop the task's jobs when a user fails, clears or marks the deferred task.
 
         The triggerer cancels this coroutine again every second, and Airflow up to 3.3.2 also calls it when the trigger
         merely moves to another triggerer (apache/airflow#73454); so the work is shielded, and a task that is still
         deferred on this very job keeps it.
         """
-        if self.nonce is None or not self.cancel_on_kill:
+        if self.nonce is None or not self._jobs_to_stop():
             return
         work = asyncio.ensure_future(self._stop_unless_wanted())
         loop = asyncio.get_running_loop()
@@ -138,63 +158,105 @@ class RayJobTrigger(BaseTrigger):
             self.log.error("Ray job %s may still run, it could not be stopped: %s", self.submission_id, error)
 
     async def _watch(self) -> Outcome:
-        from airflow_provider_ray.client.outcome import watch
+        from airflow_provider_ray.client.outcome import Outcome, watch
         from airflow_provider_ray.client.shared import shared_client
 
         # Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call on_kill.
         self._config = await asyncio.shield(asyncio.ensure_future(RayHook(self.conn_id).aget_config()))
         async with shared_client(self._config) as client:
-            if self.sealed_spec is not None:
-                await self._submit(client, self.sealed_spec)
+            waited = await self._submit(client, self.sealed_spec) if self.sealed_spec is not None else 0.0
+            if self.submit_only:
+                return Outcome()
             return await watch(
                 client,
                 submission_id=self.submission_id,
                 metadata=self.metadata,
                 poll_interval=self.poll_interval,
-                timeout=_until(self.end_time),
-                startup_timeout=_until(self.startup_end_time),
+                timeout=_until(self.end_time, waited),
+                startup_timeout=_until(self.startup_end_time, waited),
                 logger=self.log if self.fetch_logs else None,
                 bookmark=XComBookmark(self.task_instance) if self.task_instance else None,
                 owned=self.nonce is not None,
             )
 
-    async def _submit(self, client: RayClient, sealed_spec: str) -> None:
-        from airflow_provider_ray.client.errors import RayTriggerError
+    async def _submit(self, client: RayClient, sealed_spec: str) -> float:
+        """Submit the job, unless it is there already, and return for how many seconds it waited for room."""
+        from airflow_provider_ray.client.in_flight import place
         from airflow_provider_ray.client.jobspec import JobSpec
-        from airflow_provider_ray.client.submission import find, post
+        from airflow_provider_ray.client.submission import post
 
         spec = JobSpec(**unseal(sealed_spec))
         await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
+        has_limit = client.config.max_jobs is not None
+        if not has_limit:
+            await self._refuse_if_late(client, spec)
+        room = place(
+            client,
+            spec,
+            poll_interval=self.poll_interval,
+            timeout=_until(self.room_end_time),
+            waits=lambda count: self.log.info("Waiting for room on %s: %s", self.conn_id, count),
+        )
+        async with room as job:
+            if job is None:
+                self._submitting = True
+                await post(client, spec)
+                self._submitting = False
+                self.log.info("Submitted Ray job %s", self.submission_id)
+        return self._waited_until(job) if has_limit else 0.0
+
+    async def _refuse_if_late(self, client: RayClient, spec: JobSpec) -> None:
+        from airflow_provider_ray.client.errors import RayTriggerError
+        from airflow_provider_ray.client.submission import find
+
         is_late = any(moment is not None and moment <= time() for moment in (self.end_time, self.startup_end_time))
         if is_late and await find(client, spec.submission_id, str(self.nonce)) is None:
             reason = "was not submitted: no triggerer took it up within its timeout"
             raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
-        self._submitting = True
-        await post(client, spec)
-        self._submitting = False
-        self.log.info("Submitted Ray job %s", self.submission_id)
+
+    def _waited_until(self, job: JobDetails | None) -> float:
+        """Seconds from the hand-over to the submission: now, or that of a job which an earlier trigger submitted.
+
+        The cluster's clock may be wrong; no more is believed than could be true.
+        """
+        now = time()
+        queued_at = now if self.queued_at is None else self.queued_at
+        submitted_at = job.start_time_ms / 1000 if job and job.start_time_ms else now
+        return min(max(submitted_at, queued_at), now) - queued_at
 
     async def _stop_unless_wanted(self) -> None:
         from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
-
-        from airflow_provider_ray.client.ray_client import RayClient
-        from airflow_provider_ray.client.waiting import stop_job
 
         # Airflow's API, which may be busy.
         attempts = AsyncRetrying(stop=stop_after_delay(KILL_SECONDS / 2), wait=wait_fixed(1), reraise=True)
         if await attempts(self._is_still_wanted):
             self.log.info("Ray job %s goes on: its task is still deferred", self.submission_id)
             return
-        config = self._config or await RayHook(self.conn_id).aget_config()
-        async with RayClient(config) as client:
-            job = await stop_job(
+        jobs = self._jobs_to_stop()
+        results = await asyncio.gather(*(self._stop(job) for job in jobs), return_exceptions=True)
+        for job, left in zip(jobs, results, strict=True):
+            tell_stopped(self.log, job["conn_id"], job["submission_id"], left)
+
+    def _jobs_to_stop(self) -> Sequence[Mapping[str, Any]]:
+        return [*self.others, *([self._job()] if self.cancel_on_kill else [])]
+
+    def _job(self) -> Mapping[str, Any]:
+        return {"conn_id": self.conn_id, "submission_id": self.submission_id, "nonce": self.nonce}
+
+    async def _stop(self, job: Mapping[str, Any]) -> JobDetails | None:
+        from airflow_provider_ray.client.ray_client import RayClient
+        from airflow_provider_ray.client.waiting import stop_job
+
+        is_mine = job["submission_id"] == self.submission_id
+        config = self._config if is_mine else None
+        async with RayClient(config or await RayHook(job["conn_id"]).aget_config()) as client:
+            return await stop_job(
                 client,
-                str(self.submission_id),
-                nonce=self.nonce,
+                job["submission_id"],
+                nonce=job["nonce"],
                 within=KILL_SECONDS / 2,
-                may_arrive=self._submitting,
+                may_arrive=is_mine and self._submitting,
             )
-        self.log.info("Told Ray job %s to stop: %s", self.submission_id, job.status if job else "it is not there")
 
     async def _is_still_wanted(self) -> bool:
         """Whether the task is still deferred and this is still its job."""
@@ -220,40 +282,5 @@ class RayJobTrigger(BaseTrigger):
         return state == TaskInstanceState.DEFERRED and current == self.submission_id
 
 
-def _until(moment: float | None) -> float | None:
-    return None if moment is None else moment - time()
-
-
-def seal(spec: Mapping[str, Any]) -> str:
-    """Encrypt what is submitted, as ``env_vars`` may hold secrets.
-
-    Airflow 3.3.2 stores the arguments of a trigger as they are, though the column is called ``encrypted_kwargs``. Where
-    the Fernet key is set to nothing, as for connections, nothing is encrypted.
-
-    :raises RayConfigError: when ``[core] fernet_key`` is not a valid key.
-    """
-    with _fernet_errors_named():
-        return get_fernet().encrypt(json.dumps(spec).encode()).decode()
-
-
-def unseal(sealed: str) -> dict[str, Any]:
-    """Decrypt what :func:`seal` encrypted.
-
-    :raises RayConfigError: when the Fernet key here is not the one that it was sealed with.
-    """
-    with _fernet_errors_named():
-        spec: dict[str, Any] = json.loads(get_fernet().decrypt(sealed))
-        return spec
-
-
-@contextmanager
-def _fernet_errors_named() -> Iterator[None]:
-    from cryptography.fernet import InvalidToken
-
-    from airflow_provider_ray.client.errors import RayConfigError
-
-    try:
-        yield
-    except (AirflowException, InvalidToken, ValueError) as error:
-        got = f"one that cannot be used here ({type(error).__name__}: {error})"
-        raise RayConfigError("[core] fernet_key", got, "the same key on workers and triggerers") from error
+def _until(moment: float | None, more: float = 0.0) -> float | None:
+    return None if moment is None else moment + more - time()

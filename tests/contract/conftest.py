@@ -21,10 +21,13 @@ from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.submission import submit
 from airflow_provider_ray.client.waiting import wait_for_job
-from tests.conftest import TOKEN
+from airflow_provider_ray.local import LocalOptions, local_clusters
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.lines import Lines
 
+# From the virtual environment of ``make setup-ray249``.
+RAY249 = Path(__file__).parents[2] / ".venv-ray249/bin/ray"
+TOKEN = "test-token-0123456789abcdef"
 JOB_SECONDS = 90.0
 APPLICATION = "contract"
 PREFIX = "/contract"
@@ -47,17 +50,23 @@ class Cluster:
         return submission_id
 
 
-@pytest.fixture(scope="session", params=["fake", "fake-token", "fake-2.49", "ray", "ray-token", "ray-2.49"])
+@pytest.fixture(scope="session", params=["fake", "fake-token", "fake-2.49", "ray-token", "ray-2.49"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The same test on each of them."""
-    if request.param.startswith("fake"):
-        with _fake(request.param) as made:
-            yield made
-        return
-    fixtures = {"ray": "ray_cluster", "ray-token": "token_cluster", "ray-2.49": "ray249_cluster"}
-    local = request.getfixturevalue(fixtures[request.param])
-    ray = (2, 49) if request.param == "ray-2.49" else (2, 60)
-    yield Cluster(ClusterConfig(url=local.url, token=local.token), ray, local.serve_port)
+    with _fake(request.param) if request.param.startswith("fake") else _real(request.param) as made:
+        yield made
+
+
+@contextmanager
+def _real(kind: str) -> Iterator[Cluster]:
+    """A head, which lives only as long as the tests on it."""
+    options = {
+        "ray-token": LocalOptions(tokens=[TOKEN]),
+        "ray-2.49": LocalOptions(ray_executable=str(RAY249)),
+    }
+    with local_clusters(1, options[kind]) as (local,):
+        ray = (2, 49) if kind == "ray-2.49" else (2, 60)
+        yield Cluster(ClusterConfig(url=local.url, token=local.token), ray, local.serve_port)
 
 
 @contextmanager

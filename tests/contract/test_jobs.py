@@ -52,6 +52,17 @@ async def test_the_life_of_a_job(cluster: Cluster, client: RayClient, name: str)
     assert await find(client, name, "n1") is None
 
 
+async def test_jobs_that_have_not_ended(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(name, ends_after=None)
+    await submit(client, JobSpec(entrypoint="sleep 60", submission_id=name, metadata={"dag": name}))
+    (job,) = [each for each in await client.jobs.active() if each.submission_id == name]
+    assert job.status in ("PENDING", "RUNNING")
+    assert (job.metadata or {})["dag"] == name
+    assert job.start_time_ms
+    await stop_job(client, name)
+    assert name not in [each.submission_id for each in await client.jobs.active()]
+
+
 async def test_an_unknown_id(client: RayClient, name: str) -> None:
     for ask in (client.jobs.get, client.jobs.stop, client.jobs.delete):
         with pytest.raises(RayNotFound, match=f"404: Job {name} does not exist$"):

@@ -6,8 +6,11 @@ possible; each test then waits for its own run.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from tests.e2e.reliability import Report
 from tests.e2e.runs import Run, Trigger
 
 ROOT = Path(__file__).parents[2]
+RAY249 = ROOT / ".venv-ray249/bin/ray"
 # What a production scheduler does within minutes; and more tasks at a time than the demonstration has.
 QUICKER = {
     "AIRFLOW__CORE__PARALLELISM": "8",
@@ -29,12 +33,15 @@ QUICKER = {
 UNATTENDED: Mapping[str, Mapping[str, Any]] = {
     "e2e_serve": {},
     "e2e_modes": {},
+    "e2e_last_words": {},
     "e2e_failing": {},
     "e2e_timeout": {},
     "e2e_mapped": {},
     "e2e_sensors": {},
     "e2e_templated": {"cluster": "ray_local_3"},
     "e2e_bad_connections": {},
+    "e2e_clusters": {},
+    "e2e_items": {},
 }
 
 
@@ -53,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability-table", type=Path, help="where to write the table of faults")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     """The table of faults."""
     collected = Report()
@@ -63,22 +70,27 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
         collected.write(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def clusters() -> Iterator[list[LocalCluster]]:
-    """Two open clusters and one with token authentication."""
-    options = LocalOptions(tokens=[None, None, secrets.token_hex(16)])
-    with local_clusters(3, options) as started:
-        yield started
+    """Parts of one system that differ: in release, in authentication, in size."""
+    kinds = [
+        LocalOptions(),
+        LocalOptions(ray_executable=str(RAY249)),
+        LocalOptions(num_cpus=4, tokens=[secrets.token_hex(16)]),
+    ]
+    with ExitStack() as running:
+        started = [running.enter_context(local_clusters(1, each))[0] for each in kinds]
+        yield [replace(cluster, name=f"ray_local_{number}") for number, cluster in enumerate(started, start=1)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def database() -> Iterator[Database]:
     """What Airflow keeps its state in."""
     with postgres() as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(
     clusters: list[LocalCluster], database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AirflowStack]:
@@ -94,9 +106,11 @@ def airflow(
     stack = AirflowStack(tmp_path_factory.mktemp("airflow"), bundles, {**environment, **QUICKER})
     with stack:
         stack.wait_until_healthy()
-        stack.api.add_connections({**connections(clusters), **bad_connections(clusters, stack)})
+        stack.api.add_connections({**connections(clusters), **bad_connections(clusters, stack), **labelled(clusters)})
+        variable = {"key": "ray_clusters", "value": json.dumps(["labelled", "labelled_too", "ray_local_1"])}
+        stack.api.call("POST", "variables", json=variable)
         stack.api.call("POST", "pools", json={"name": "single", "slots": 1})
-        stack.wait_for_dags([*UNATTENDED, "ray_processing_fan_out", "e2e_faults_many"])
+        stack.wait_for_dags([*UNATTENDED, "ray_processing_fan_out", "ray_processing_take_over", "e2e_faults_many"])
         yield stack
 
 
@@ -109,7 +123,16 @@ def bad_connections(clusters: list[LocalCluster], airflow: AirflowStack) -> dict
     }
 
 
-@pytest.fixture(scope="session")
+def labelled(clusters: list[LocalCluster]) -> dict[str, dict[str, Any]]:
+    """The first and the third cluster under other names."""
+    named = {"labelled": clusters[0], "labelled_too": clusters[2]}
+    known = connections(clusters)
+    return {
+        conn_id: {**known[cluster.name], "extra": {"labels": {"place": "e2e"}}} for conn_id, cluster in named.items()
+    }
+
+
+@pytest.fixture(scope="package")
 def trigger(airflow: AirflowStack) -> Trigger:
     """Start a run of a Dag."""
 
@@ -119,7 +142,7 @@ def trigger(airflow: AirflowStack) -> Trigger:
     return start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runs(airflow: AirflowStack, clusters: list[LocalCluster]) -> dict[str, Run]:
     """The runs that need no attention, by their Dags."""
     confs = {**UNATTENDED, "e2e_serve": {"port": clusters[2].serve_port}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx
@@ -66,6 +67,12 @@ class Run:
             return instance if instance["state"] in states else None
 
         return eventually(reached, f"{self.dag_id}.{task_id} in {states}", pause=pause)
+
+    def seconds(self) -> float:
+        """From the start of the run to its end."""
+        run = self.api.run(self.dag_id, self.run_id)
+        start, end = (datetime.fromisoformat(run[key]) for key in ("start_date", "end_date"))
+        return (end - start).total_seconds()
 
     def xcom(self, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
         return self.api.xcom(self.dag_id, self.run_id, task_id, key=key, map_index=map_index)

@@ -40,7 +40,10 @@ def without(airflow: AirflowStack, name: str, number: signal.Signals) -> Iterato
         airflow.restart(name)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, id="SIGTERM"), pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.chaos)],
+)
 def test_a_triggerer_that_is_replaced(
     airflow: AirflowStack, start: Start, report: Report, number: signal.Signals
 ) -> None:

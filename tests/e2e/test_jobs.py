@@ -76,13 +76,30 @@ def test_a_failed_job_is_explained(runs: dict[str, Run], clusters: list[LocalClu
     assert run.finished() == "failed"
     run.expect(task_id, "failed")
     text = run.text(task_id)
-    explained = "RayJobFailed: Ray job '{}' on 'ray_local_2' failed"
-    (job,) = run.jobs(clusters[1], task_id)
+    explained = "RayJobFailed: Ray job '{}' on 'ray_local_1' failed"
+    (job,) = run.jobs(clusters[0], task_id)
     assert explained.format(job["submission_id"]) in text
     assert "status=FAILED error_type=JOB_ENTRYPOINT_COMMAND_ERROR driver_exit_code=3" in text
     assert "Last lines of the driver's log:\n" in text
     assert "\n  about to fail\n" in text
-    assert f"Dashboard: {clusters[1].url}/#/jobs/{job['submission_id']}" in text
+    assert f"Dashboard: {clusters[0].url}/#/jobs/{job['submission_id']}" in text
+
+
+@BOTH
+def test_what_a_job_says_in_its_last_moment_is_in_the_log(runs: dict[str, Run], task_id: str) -> None:
+    run = runs["e2e_last_words"]
+    run.succeeds()
+    words = [line for line in run.last_log(task_id) if line.startswith("word ")]
+    assert len(words) == 3000
+    assert words == [f"word {number}" for number in range(3000)]
+
+
+def test_a_log_that_is_shown_for_the_first_time_is_no_error(airflow: AirflowStack, runs: dict[str, Run]) -> None:
+    run = runs["e2e_last_words"]
+    run.succeeds()
+    assert run.xcom("deferred", key="ray_log_bookmark")["bytes"] > 0
+    lines = (Path(airflow.log_folder) / "triggerer.log").read_text(errors="replace").splitlines()
+    assert [line for line in lines if "XCom not found" in line and run.dag_id in line] == []
 
 
 @BOTH

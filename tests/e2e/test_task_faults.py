@@ -110,15 +110,23 @@ def cleared(stage: Stage, *, dag_id: str) -> None:
 
 
 def deleted(stage: Stage, *, dag_id: str) -> None:
-    """Airflow may make the task anew as long as its run goes on."""
+    """As long as its run goes on, Airflow may make the task anew, which then goes on with the job or has another."""
     with stage.report.case(f"task instance deleted while {run_mode(dag_id)}", "the job is stopped") as seen:
         run = stage.start(dag_id, seconds=LONGEST)
         run.wait_until_watched()
         run.api.delete_task(dag_id, run.run_id, "count")
-        eventually(lambda: run.statuses()[0] == "STOPPED" or None, "the stop", 60)
         run.api.call("PATCH", f"dags/{dag_id}/dagRuns/{run.run_id}", json={"state": "failed"})
-        eventually(lambda: set(run.statuses()) == {"STOPPED"} or None, "the stop of any other", 60)
+        eventually(lambda: set(run.statuses()) == {"STOPPED"} or None, "the stop", 60)
         seen(jobs=run.statuses(), state="deleted")
+
+
+def out_of_time(stage: Stage) -> None:
+    with stage.report.case("execution_timeout while running", "the job is stopped") as seen:
+        run = stage.start("e2e_faults_late", seconds=LONGEST)
+        run.expect("count", "failed")
+        eventually(lambda: run.statuses() == ["STOPPED"] or None, "the stop", 40)
+        assert "AirflowTaskTimeout" in run.text("count")
+        seen(jobs=run.statuses(), state="failed")
 
 
 def cleared_after_its_success(stage: Stage) -> None:
@@ -167,6 +175,7 @@ CASES: Mapping[str, Callable[[Stage], None]] = {
     },
     **{f"cleared {dag_id}": partial(cleared, dag_id=dag_id) for dag_id in (BLOCKING, DEFERRED)},
     **{f"deleted {dag_id}": partial(deleted, dag_id=dag_id) for dag_id in (BLOCKING, DEFERRED)},
+    "out of time": out_of_time,
     "cleared after its success": cleared_after_its_success,
     "an id that another job has": an_id_that_another_job_has,
     "what is not text": what_is_not_text,

@@ -11,12 +11,12 @@ from typing import Any
 from aiohttp import web
 
 from tests.fake_dashboard.state import NODE_ID, TERMINAL, FakeCluster, Job, Outcome
+from tests.fake_dashboard.status import status_text
 
 SUBMIT_KEYS = {"entrypoint", "submission_id", "job_id", "runtime_env", "metadata"} | {
     f"entrypoint_{name}" for name in ("num_cpus", "num_gpus", "memory", "resources")
 }
 LABEL_KEY = re.compile(r"[A-Za-z0-9_./-]+")
-STATUS_TEXT = "======== Autoscaler status ========\nTotal Usage:\n 0.0/2.0 CPU\n\nPending Demands:\n (no demands)"
 INFO_LINE = "2026-11-20 12:00:00,000\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
 
 
@@ -41,8 +41,10 @@ class Dashboard:
             web.get(package, self._get_package),
             web.put(package, self._put_package),
             web.get(f"{prefix}/api/v0/logs/file", self._log_file),
+            web.get(f"{prefix}/api/v0/jobs", self._select_jobs),
             web.get(f"{prefix}/api/v0/nodes", self._list_nodes),
             web.get(f"{prefix}/api/cluster_status", self._cluster_status),
+            web.get(f"{prefix}/api/v0/cluster_metadata", self._cluster_metadata),
             web.get(f"{prefix}/api/serve/applications/", self._serve_details),
         ]
 
@@ -92,7 +94,17 @@ class Dashboard:
         return self._cluster.outcomes.get(body["submission_id"], self._cluster.default_outcome)
 
     async def _list_jobs(self, _: web.Request) -> web.Response:
-        return web.json_response([self._details(job) for job in self._cluster.jobs.values()])
+        return web.json_response(self._all_jobs())
+
+    async def _select_jobs(self, request: web.Request) -> web.Response:
+        """The state API's list, with filters by status that exclude."""
+        excluded = request.query.getall("filter_values", [])
+        jobs = self._all_jobs()
+        rows = [job for job in jobs if job["status"] not in excluded]
+        return _listed(rows, len(jobs), int(request.query.get("limit", 100)))
+
+    def _all_jobs(self) -> list[dict[str, Any]]:
+        return [*map(self._details, self._cluster.jobs.values()), *self._cluster.drivers]
 
     def _details(self, job: Job) -> dict[str, Any]:
         return job.details(error_types=not self._cluster.is_older_than(2, 50))
@@ -148,14 +160,16 @@ class Dashboard:
         return response
 
     async def _list_nodes(self, request: web.Request) -> web.Response:
-        rows = self._cluster.nodes[: int(request.query.get("limit", 100))]
-        listed = {"total": len(self._cluster.nodes), "num_after_truncation": len(rows), "result": rows}
-        return web.json_response({"result": True, "msg": "", "data": {"result": listed}})
+        nodes = self._cluster.nodes
+        return _listed(nodes, len(nodes), int(request.query.get("limit", 100)))
 
     async def _cluster_status(self, _: web.Request) -> web.Response:
-        return web.json_response(
-            {"result": True, "msg": "Got formatted cluster status.", "data": {"clusterStatus": STATUS_TEXT}}
-        )
+        data = {"clusterStatus": status_text(self._cluster)}
+        return web.json_response({"result": True, "msg": "Got formatted cluster status.", "data": data})
+
+    async def _cluster_metadata(self, _: web.Request) -> web.Response:
+        data = {"rayVersion": self._cluster.ray_version, "pythonVersion": self._cluster.python_version}
+        return web.json_response({"result": True, "msg": "", "data": data})
 
     async def _serve_details(self, _: web.Request) -> web.Response:
         details: dict[str, Any] = {
@@ -174,6 +188,12 @@ class Dashboard:
                 "message": each.message,
             }
         return web.json_response(details)
+
+
+def _listed(rows: list[dict[str, Any]], total: int, limit: int) -> web.Response:
+    """How the state API answers."""
+    listed = {"total": total, "num_after_truncation": min(len(rows), limit), "result": rows[:limit]}
+    return web.json_response({"result": True, "msg": "", "data": {"result": listed}})
 
 
 def _package_uri(request: web.Request) -> str:

@@ -13,7 +13,7 @@ from tests.fake_dashboard.dashboard import Dashboard
 from tests.fake_dashboard.state import FakeCluster, Fault, Handler, Recorded
 
 BODY_LIMIT_BYTES = 100 * 1024 * 1024
-OPEN_PATHS = ("/", "/api/authentication_mode", "/api/gcs_healthz")
+OPEN_PATHS = ("/", "/api/authentication_mode")
 
 
 class FakeDashboard(FakeCluster):
@@ -22,6 +22,7 @@ class FakeDashboard(FakeCluster):
     :param ray_version: what the cluster says it is; old ones refuse what they do not know.
     :param token: bearer token that the dashboard demands.
     :param prefix: path below which the dashboard lives.
+    :param shared_serve_port: port of Serve, which others may take as well, as real clusters do; 0 for any free one.
     :param tls: makes the dashboard (not Serve) speak HTTPS.
     """
 
@@ -32,10 +33,12 @@ class FakeDashboard(FakeCluster):
         token: str | None = None,
         prefix: str = "",
         tls: ssl.SSLContext | None = None,
+        shared_serve_port: int | None = None,
     ) -> None:
         super().__init__(ray_version, token)
         self.prefix = prefix
         self.tls = tls
+        self._shared_serve_port = shared_serve_port
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -73,7 +76,7 @@ class FakeDashboard(FakeCluster):
         proxy.router.add_route("*", "/{path:.*}", self._proxy)
         runners = [web.AppRunner(app, shutdown_timeout=0.1, access_log=None) for app in (dashboard, proxy)]
         self.port = await _listen(runners[0], self.tls)
-        self.serve_port = await _listen(runners[1], None)
+        self.serve_port = await _listen(runners[1], None, self._shared_serve_port)
         self._ready.set()
         await self._stop.wait()
         for runner in runners:
@@ -136,9 +139,11 @@ class FakeDashboard(FakeCluster):
         return _plain(404, f"Path '{request.path}' not found. Ping {where} for available routes.")
 
 
-async def _listen(runner: web.AppRunner, tls: ssl.SSLContext | None) -> int:
+async def _listen(runner: web.AppRunner, tls: ssl.SSLContext | None, shared_port: int | None = None) -> int:
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.TCPSite(
+        runner, "127.0.0.1", shared_port or 0, ssl_context=tls, reuse_port=True if shared_port is not None else None
+    )
     await site.start()
     port: int = runner.addresses[0][1]
     return port

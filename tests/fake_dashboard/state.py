@@ -130,6 +130,10 @@ class Application:
 class FakeCluster:
     """State of a fake cluster; a test reads and writes its attributes.
 
+    ``has_status`` is False for a cluster whose autoscaler has not spoken yet. ``used`` are amounts in use besides those
+    of its jobs, ``reserved`` what placement groups use and hold, ``demands`` lines about what waits for resources,
+    ``drivers`` what is running without the Jobs API.
+
     :param ray_version: what the cluster says it is; old ones refuse what they do not know.
     :param token: bearer token that the dashboard demands.
     """
@@ -147,9 +151,21 @@ class FakeCluster:
             "state": "ALIVE",
             "state_message": None,
             "is_head_node": True,
-            "resources_total": {"CPU": 2.0},
+            "resources_total": {
+                "CPU": 2.0,
+                "memory": 1e9,
+                "object_store_memory": 1e8,
+                "node:127.0.0.1": 1.0,
+                "node:__internal_head__": 1.0,
+            },
         }
         self.nodes: list[dict[str, Any]] = [{"node_id": NODE_ID, **head}]
+        self.python_version = "3.11.2"
+        self.has_status = True
+        self.used: dict[str, float] = {}
+        self.reserved: dict[str, tuple[float, float]] = {}
+        self.demands: list[str] = []
+        self.drivers: list[dict[str, Any]] = []
         self.requests: list[Recorded] = []
         self.faults: list[Fault] = []
         self.log_preamble = False

@@ -80,13 +80,19 @@ def assert_freed(cluster: local.LocalCluster) -> None:
         time.sleep(0.2)
 
 
-def test_two_sets_of_clusters_know_nothing_of_each_other(ray_cluster: local.LocalCluster, tmp_path: Path) -> None:
+def test_two_sets_of_clusters_know_nothing_of_each_other(tmp_path: Path) -> None:
+    with local.local_clusters(1) as (cluster,):
+        leaves_alone(cluster, tmp_path)
+
+
+def leaves_alone(cluster: local.LocalCluster, tmp_path: Path) -> None:
+    """Bring another cluster up and down."""
     printed = json.loads(airflow("up", "--count=1", "--num-cpus=3", home=tmp_path))
     (other,) = local.load(tmp_path / "ray_local")
     try:
         assert printed == local.connections([other])
-        assert not set(other.ports) & set(ray_cluster.ports)
-        assert ask(ray_cluster) == [f"{head.NODE_IP}:{ray_cluster.ports.block}", "1", "2.0"]
+        assert not set(other.ports) & set(cluster.ports)
+        assert ask(cluster) == [f"{head.NODE_IP}:{cluster.ports.block}", "1", "2.0"]
         assert ask(other) == [f"{head.NODE_IP}:{other.ports.block}", "1", "3.0"]
         assert [row["state"] for row in json.loads(airflow("status", "--output=json", home=tmp_path))] == ["running"]
     finally:
@@ -94,7 +100,7 @@ def test_two_sets_of_clusters_know_nothing_of_each_other(ray_cluster: local.Loca
     assert not head.processes([other])
     assert not Path(other.temp_dir).exists()
     assert_freed(other)
-    assert ask(ray_cluster)[0] == f"{head.NODE_IP}:{ray_cluster.ports.block}"
+    assert ask(cluster)[0] == f"{head.NODE_IP}:{cluster.ports.block}"
 
 
 def test_trial_job_leaves_no_record_and_down_finds_what_outlived_the_head(tmp_path: Path) -> None:
@@ -119,12 +125,13 @@ def test_head_that_ray_refuses_to_start_is_reported_with_its_log(tmp_path: Path)
     assert local.load(tmp_path) == []
 
 
-def test_token_is_needed_and_told_apart(token_cluster: local.LocalCluster) -> None:
-    records(token_cluster)
-    for token, status in (("wrong", 403), (None, 401)):
-        with pytest.raises(RayAuthError) as caught:
-            records(replace(token_cluster, token=token))
-        assert caught.value.status == status
+def test_token_is_needed_and_told_apart() -> None:
+    with local.local_clusters(1, local.LocalOptions(tokens=["a-token"])) as (cluster,):
+        records(cluster)
+        for token, status in (("wrong", 403), (None, 401)):
+            with pytest.raises(RayAuthError) as caught:
+                records(replace(cluster, token=token))
+            assert caught.value.status == status
 
 
 def test_ray_without_token_authentication_is_not_taken_for_a_protected_one(tmp_path: Path) -> None:

@@ -32,6 +32,21 @@ class Foreign:
 serve.start(http_options={"port": %d})
 serve.run(Foreign.bind(), name="foreign", route_prefix="/foreign")
 """
+# Waits for all the others before it starts Serve.
+STARTS_SERVE = """
+import sys, time
+from pathlib import Path
+import ray
+from functions.parameters import ServeParameters
+from serve.application import start_serve
+
+name, directory, number_of_runs, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+ray.init()
+(directory / name).touch()
+while len(list(directory.iterdir())) < number_of_runs:
+    time.sleep(0.001)
+start_serve(ServeParameters(name, "/" + name, None, port, 0.0))
+"""
 
 T = TypeVar("T")
 
@@ -147,6 +162,17 @@ def assert_complete(output: list[dict[str, Any]], offset: int, amount: int) -> N
     assert round(sum(n * mean for n, mean, _ in batches)) == sum(range(offset, offset + amount))
     squares = sum(seed * seed for seed in range(offset, offset + amount))
     assert sum(n * (mean * mean + variance) for n, mean, variance in batches) == pytest.approx(squares, rel=1e-12)
+
+
+def test_runs_that_start_serve_in_the_same_instant_all_use_the_same(
+    ray_cluster: LocalCluster, submit: Callable[..., str], tmp_path: Path
+) -> None:
+    """First of all tests, as nobody ends the Serve of a cluster."""
+    assert call("GET", f"{ray_cluster.url}/api/serve/applications/")[0] != 200 or not applications(ray_cluster)
+    arguments = [str(tmp_path), "4", str(ray_cluster.serve_port)]
+    started = [submit(entrypoint=["python", "-c", STARTS_SERVE, f"run{number}", *arguments]) for number in range(4)]
+    ends = [wait_job(ray_cluster, each) for each in started]
+    assert [job["status"] for job in ends] == ["SUCCEEDED"] * 4, [log(ray_cluster, each) for each in started]
 
 
 def test_two_runs_at_once_serve_their_own_output_until_each_is_released(

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 # Airflow reads these when it is imported.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
@@ -18,14 +19,20 @@ os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32
 import pytest
 import structlog
 
+from airflow_provider_ray import choosing, job_custody, succession
+from airflow_provider_ray.client import retry, submission, waiting
+from airflow_provider_ray.triggers import job
 from tests.fake_dashboard import FakeDashboard
 
 
 class Store(dict[str, Any]):
-    """The task state store of one task instance: it outlives attempts, and only takes JSON."""
+    """The task state store of one task instance: it outlives attempts, and only takes what Airflow's takes."""
 
     def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
+        from airflow.sdk.execution_time.comms import SetTaskStateStore
+
+        message = SetTaskStateStore(ti_id=uuid4(), key=key, value=value, expires_at=None)
+        self[key] = json.loads(message.model_dump_json())["value"]
 
 
 class TaskInstance:
@@ -72,6 +79,25 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDashboard]:
         for conn_id in ("ray_default", "fake"):
             connect(monkeypatch, conn_id, fake)
         yield fake
+
+
+@pytest.fixture
+def clusters(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeDashboard]]:
+    """Three fake clusters by connection id; their faults cost seconds, not minutes."""
+    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.2)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(succession, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(choosing, "FAULT_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 2.0)
+    monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(job_custody, "LAST_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(job, "EARLIEST_EVENT_SECONDS", 0.1)
+    with FakeDashboard() as first, FakeDashboard() as second, FakeDashboard() as third:
+        fakes = {"a": first, "b": second, "c": third}
+        for conn_id, fake in fakes.items():
+            connect(monkeypatch, conn_id, fake)
+        yield fakes
 
 
 class TaskLog:

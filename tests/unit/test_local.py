@@ -108,22 +108,6 @@ class TestPorts:
         with closing(listener(ports.serve, shared=True)):
             assert not is_free(ports.serve)
 
-    def test_named_ports_count_up(self) -> None:
-        chosen = choose_ports(["a", "b"], dashboard=31301, serve=31401)
-        assert [(own.dashboard, own.serve) for own in chosen] == [(31301, 31401), (31302, 31402)]
-
-    def test_named_port_that_is_taken_is_an_error_with_port_and_cluster(self) -> None:
-        with (
-            closing(listener(31302)),
-            pytest.raises(local.LocalClusterError, match="b: port 31302 is taken"),
-        ):
-            choose_ports(["a", "b"], dashboard=31301)
-
-    def test_named_port_is_not_given_to_serve_again(self) -> None:
-        (default,) = choose_ports(["a"])
-        (ports,) = choose_ports(["a"], dashboard=default.serve)
-        assert ports.serve != ports.dashboard == default.serve
-
     def test_no_option_is_inside_the_worker_range(self) -> None:
         ports = Ports(8301, 8401, 21100)
         options = dict(argument.removeprefix("--").split("=") for argument in ports.arguments())
@@ -203,6 +187,12 @@ class TestProcesses:
             assert stranger.poll() is None
             stranger.kill()
 
+    def test_a_process_that_starts_its_program_is_seen(
+        self, tmp_path: Path, stand_in: StandIn, started: list[local.LocalCluster]
+    ) -> None:
+        mine = start(started, stand_in('exec "$0"'), tmp_path, "mine")
+        assert [len(head.processes([mine])) for _ in range(100)] == [1] * 100
+
     def test_environment_is_private(
         self,
         tmp_path: Path,
@@ -224,8 +214,9 @@ class TestProcesses:
 
 class TestUp:
     def test_head_that_dies_is_reported_and_the_others_are_stopped(self, tmp_path: Path, stand_in: StandIn) -> None:
-        script = """case "$*" in *port=31602*) echo 'no luck' >&2; exit 3;; esac; exec sleep 300"""
-        options = local.LocalOptions(ray_executable=stand_in(script), dashboard_port=31601)
+        second = choose_ports(["a", "b"])[1].dashboard
+        script = f"""case "$*" in *dashboard-port={second}*) echo 'no luck' >&2; exit 3;; esac; exec sleep 300"""
+        options = local.LocalOptions(ray_executable=stand_in(script))
         expected = r"(?s)ray_local_2 ended with exit code 3.*ray_local_2\.log.*no luck"
         before = psutil.Process().children()
         with pytest.raises(local.LocalClusterError, match=expected):

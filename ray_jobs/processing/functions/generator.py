@@ -66,8 +66,3 @@ def generate_tuples(seeds: Sequence[int], data: DataParameters) -> list[tuple[in
         stem = letters[row, :length].tobytes().decode()
         tuples.append((seed, f"{stem}.{extension}", data.priority[extension], length))
     return tuples
-
-
-def generate_tuple(seed: int, data: DataParameters) -> tuple[int, str, int, int]:
-    """Make the tuple (seed, name, priority, length) of one seed."""
-    return generate_tuples([seed], data)[0]

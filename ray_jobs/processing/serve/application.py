@@ -38,7 +38,12 @@ def start_serve(parameters: ServeParameters) -> None:
     options: dict[str, Any] = {"port": parameters.port}
     if parameters.host is not None:
         options["host"] = parameters.host
-    serve.start(http_options=options)
+    try:
+        serve.start(http_options=options)
+    except ValueError:
+        # Serve looks for a controller before it makes one, and another run may be faster in between (Ray 2.49, 2.60).
+        if _get_global_client(raise_if_no_controller_running=False) is None:
+            raise
     # A running Serve ignores the options, and only its client knows which ones are in force.
     port = _get_global_client().http_config.port  # type: ignore[union-attr]
     if port != parameters.port:

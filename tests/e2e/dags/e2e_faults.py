@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import dag, task
@@ -35,6 +36,12 @@ def e2e_faults_deferred() -> None:
     count(**DEFERRED)
 
 
+@dag(**DEFAULTS, params={"seconds": 15, "conn_id": "ray_local_1"})
+def e2e_faults_late() -> None:
+    """Airflow's own limit of a worker's time."""
+    count(deferrable=False, poll_interval=2, execution_timeout=timedelta(seconds=10))
+
+
 @dag(**DEFAULTS, params={"submission_id": "taken"})
 def e2e_faults_taken() -> None:
     """An id that another job has."""
@@ -47,6 +54,24 @@ def e2e_faults_taken() -> None:
 def e2e_faults_awkward() -> None:
     """A driver that writes what is not UTF-8, and a line of 5 MB."""
     RaySubmitJobOperator(task_id="write", conn_id="ray_local_1", entrypoint=["python", "-c", AWKWARD], **DEFERRED)
+
+
+@dag(**DEFAULTS, params={"seconds": 30})
+def e2e_faults_fail_over() -> None:
+    """A job for whichever cluster there is."""
+    RaySubmitJobOperator(
+        task_id="count",
+        conn_id=["doomed", "ray_local_1"],
+        entrypoint=["python", "-c", COUNT, "{{ params.seconds }}"],
+        **DEFERRED,
+    )
+
+
+@dag(**DEFAULTS)
+def e2e_faults_limited() -> None:
+    """More jobs than a cluster takes at a time, in both modes."""
+    for name, mode in (("blocking", {"deferrable": False, "poll_interval": 2, **RETRIED}), ("deferred", DEFERRED)):
+        RaySubmitJobOperator.partial(task_id=name, conn_id="doomed_limited", **mode).expand(entrypoint=["sleep 4"] * 4)
 
 
 @dag(**DEFAULTS, params={"number": 200}, max_active_tasks=200)
@@ -65,6 +90,9 @@ def e2e_faults_many() -> None:
 
 e2e_faults_blocking()
 e2e_faults_deferred()
+e2e_faults_late()
+e2e_faults_fail_over()
+e2e_faults_limited()
 e2e_faults_taken()
 e2e_faults_awkward()
 e2e_faults_many()

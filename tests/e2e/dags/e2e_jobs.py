@@ -17,6 +17,7 @@ time.sleep(6)
 print("argument", sys.argv[1])
 print("greeting has", len(os.environ["GREETING"]), "letters")
 """
+LAST_WORDS = "import time; time.sleep(8); [print('word', number) for number in range(3000)]"
 SLEEP = ["python", "-c", "import time; print('sleeping', flush=True); time.sleep(900)"]
 # Put together by a template: what is literal is in the serialized Dag.
 HIDDEN = {"env_vars": {"GREETING": "{{ 'kept-from-' ~ 'the-database' }}"}}
@@ -38,6 +39,13 @@ def e2e_modes() -> None:
         )
 
 
+@dag(**DEFAULTS)
+def e2e_last_words() -> None:
+    """Most of what the job prints comes in its last moment."""
+    for task_id, mode in (("blocking", {"poll_interval": 2}), ("deferred", DEFERRED)):
+        RaySubmitJobOperator(task_id=task_id, conn_id="ray_local_1", entrypoint=["python", "-c", LAST_WORDS], **mode)
+
+
 @dag(**DEFAULTS, params={"cluster": "ray_local_2"})
 def e2e_templated() -> None:
     """The cluster chosen when the run is triggered."""
@@ -52,7 +60,7 @@ def e2e_failing() -> None:
     for task_id, deferrable, retries in (("blocking", False, 2), ("deferred", True, 2)):
         RaySubmitJobOperator(
             task_id=task_id,
-            conn_id="ray_local_2",
+            conn_id="ray_local_1",
             entrypoint=["python", "-c", FAIL],
             deferrable=deferrable,
             poll_interval=2,
@@ -123,6 +131,7 @@ def e2e_bad_connections() -> None:
 
 
 e2e_modes()
+e2e_last_words()
 e2e_templated()
 e2e_failing()
 e2e_timeout()

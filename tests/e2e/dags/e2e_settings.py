@@ -34,6 +34,6 @@ def until(task_id: str, state: str) -> XComArg:
 FAIL = """
 import sys, time
 time.sleep(4)
-print("about to fail")
+print("about to fail", end=chr(0) + chr(10))
 sys.exit(3)
 """

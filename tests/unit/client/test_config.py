@@ -105,6 +105,12 @@ def test_bad_addresses(fields: dict[str, Any], field: str, got: str) -> None:
         ({"auth_headers": {"X Key": SECRET}}, "auth_headers", "'X Key'"),
         ({"auth_headers": {"": SECRET}}, "auth_headers", "''"),
         ({"serve_auth_headers": {"X-Key": f"{SECRET}\0"}}, "serve_auth_headers", "'X-Key'"),
+        ({"labels": {"gpu": True}}, "labels", "True of type bool"),
+        ({"max_jobs": 0}, "max_jobs", "0"),
+        ({"max_jobs": -1}, "max_jobs", "-1"),
+        ({"max_jobs": 1.5}, "max_jobs", "1.5"),
+        ({"max_jobs": True}, "max_jobs", "True"),
+        ({"max_jobs": "many"}, "max_jobs", "'many'"),
     ],
 )
 def test_bad_extras(extra: dict[str, Any], field: str, got: str) -> None:
@@ -132,6 +138,8 @@ def test_everything_given() -> None:
             "serve_token": "other",
             "serve_auth_headers": {"X-Tenant": "b"},
             "public_url": "https://ray.public.example/a",
+            "labels": {"site": "hpc"},
+            "max_jobs": "4",
         },
     )
     assert config == ClusterConfig(
@@ -147,13 +155,22 @@ def test_everything_given() -> None:
         serve_token="other",
         serve_auth_headers={"X-Tenant": "b"},
         public_url="https://ray.public.example/a",
+        labels={"site": "hpc"},
+        max_jobs=4,
     )
     assert config.job_url("j1") == "https://ray.public.example/a/#/jobs/j1"
     assert config.serve_port == 8443
 
 
 def test_nulls_and_empty_texts_count_as_not_given() -> None:
-    extra = {"serve_url": "", "auth_headers": None, "verify_ssl": None, "read_timeout": ""}
+    extra = {
+        "serve_url": "",
+        "auth_headers": None,
+        "verify_ssl": None,
+        "read_timeout": "",
+        "labels": None,
+        "max_jobs": "",
+    }
     config = ClusterConfig.from_fields(host="ray.example", password="", schema="", extra=extra)
     assert config == ClusterConfig(url="http://ray.example:8265")
     assert config.job_url("j1") == "http://ray.example:8265/#/jobs/j1"

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from airflow_provider_ray.client import serve_target, submission
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
     RayConfigError,
+    RayJobLost,
     RayServeBadAnswer,
     RayServeDeployFailed,
     RayServeError,
@@ -179,6 +181,24 @@ async def test_a_job_that_ends_before_it_serves_ends_the_wait(client: RayClient,
         await ServeTarget(client, "app", "/", "j1").wait(**QUICKLY)
 
 
+async def test_a_job_that_its_cluster_forgets_ends_the_wait(
+    client: RayClient, secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    with pytest.raises(RayJobLost, match=r"'j1' is lost: its cluster has no record of it"):
+        await ServeTarget(client, "app", "/", "j1").wait(**QUICKLY)
+
+
+async def test_one_404_does_not_end_the_wait(
+    client: RayClient, secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
+    secured.deploy("app", "/app", {"output": []})
+    secured.fail(404, path="/api/jobs/j1")
+    assert await ServeTarget(client, "app", "/", "j1").call(**QUICKLY) == {"output": []}
+
+
 async def test_an_application_may_outlive_its_job(client: RayClient, secured: FakeDashboard) -> None:
     await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
     secured.deploy("app", "/app", {"output": []})
@@ -195,12 +215,13 @@ async def test_behind_tls_the_address_of_serve_must_be_given() -> None:
     ("answer", "reason"),
     [
         (web.Response, "500: no detail"),
-        (lambda: web.Response(text="plain words"), r"text/plain, not JSON; it begins with 'plain words'"),
+        (lambda: web.Response(text="plain words"), r"text/plain, not JSON .*; it begins with 'plain words'"),
         (lambda: web.Response(body=b"\xff\xfe"), "not JSON"),
         (lambda: web.Response(text='{"loss": NaN}'), "not JSON"),
         (lambda: web.Response(text="[1e999]"), "not JSON"),
         (lambda: web.Response(text=str(2**64)), "not JSON"),
         (lambda: web.Response(text='"\\ud800"'), "not JSON"),
+        (lambda: web.Response(text='{"a\\u0000": 1}'), r"not JSON that XCom can hold \(NUL"),
         (lambda: web.Response(body=b"[" * 100_000), "not JSON"),
         (lambda: web.Response(text='"' + "x" * 2000 + '"'), r"the answer has 2002 bytes, .* is 1000"),
         (lambda: web.Response(status=302, headers={"Location": "/elsewhere"}), "302"),
@@ -327,3 +348,25 @@ async def test_a_call_can_be_cancelled(client: RayClient, secured: FakeDashboard
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 1)
+
+
+async def test_another_cluster_at_the_same_port_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_target, "PROXIES_SETTLE_SECONDS", 1.0)
+    with FakeDashboard(shared_serve_port=0) as mine, FakeDashboard(shared_serve_port=mine.serve_port) as other:
+        assert mine.serve_url == other.serve_url
+        mine.deploy("app", "/app", {"mine": True})
+        other.deploy("foreign", "/foreign", {"mine": False})
+        async with RayClient(ClusterConfig(url=mine.url, serve_url=mine.serve_url)) as client:
+            with pytest.raises(RayServeError, match=r"another Serve listens there as well; .* a Serve port of its own"):
+                await ServeTarget(client, "app", "/").call(poll_interval=0.2, timeout=30)
+        assert not [each for each in other.requests if each.path.startswith("/app")]
+
+
+async def test_proxies_that_learn_of_a_route_one_after_the_other_are_waited_for() -> None:
+    with FakeDashboard(shared_serve_port=0) as first, FakeDashboard(shared_serve_port=first.serve_port) as second:
+        first.deploy("app", "/app", {"answer": 1})
+        soon(1, lambda: second.deploy("app", "/app", {"answer": 1}))
+        async with RayClient(ClusterConfig(url=first.url, serve_url=first.serve_url)) as client:
+            started = time.monotonic()
+            assert await ServeTarget(client, "app", "/").call(**QUICKLY) == {"answer": 1}
+        assert time.monotonic() - started >= 0.9

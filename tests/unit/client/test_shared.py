@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from math import inf
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailab
 from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.shared import SharedJobs, shared_client
+from airflow_provider_ray.client.shared import SharedClient, SharedJobs, shared_client
 from airflow_provider_ray.client.waiting import wait_for_job, wait_for_submission
 from tests.fake_dashboard import FakeDashboard, Outcome
 
@@ -40,7 +42,7 @@ async def test_many_waits_cost_a_request_a_second(fake: FakeDashboard) -> None:
     names = await submit(fake, 200, ends_after=4.0)
     states = await asyncio.gather(*(wait(fake, name) for name in names))
     assert states == ["SUCCEEDED"] * 200
-    assert 3 <= len(fake.asked("GET", PATH)) <= 7
+    assert 1 <= len(fake.asked("GET", PATH)) <= 7
 
 
 async def test_few_waits_read_no_list(fake: FakeDashboard) -> None:
@@ -56,7 +58,7 @@ async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
     quick = SharedJobs.pick
 
     async def slow(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1)
         return await quick(self, *arguments, **options)
 
     monkeypatch.setattr(SharedJobs, "pick", slow)
@@ -64,6 +66,16 @@ async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
     names = await submit(fake, 10, ends_after=5.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
     assert len([request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "list_seconds", "pays"),
+    [(3, 0.0, False), (10, 0.015, True), (10, 1.0, False), (333, 3.0, True), (333, inf, False)],
+)
+async def test_the_cluster_is_kept_busy_as_little_as_can_be(number: int, list_seconds: float, pays: bool) -> None:
+    jobs = SharedClient(ClusterConfig(url="http://127.0.0.1:1")).jobs
+    jobs._list_seconds, jobs._listed_at = list_seconds, monotonic()
+    assert jobs._listing_pays(number) == pays
 
 
 async def test_many_searches_cost_a_list_a_second(fake: FakeDashboard) -> None:
@@ -83,13 +95,16 @@ async def test_many_searches_cost_a_list_a_second(fake: FakeDashboard) -> None:
     assert await searches == [f"j{number}" for number in range(50)]
 
 
-async def test_a_list_that_fails_fails_those_who_asked_and_nobody_later(fake: FakeDashboard) -> None:
+async def test_a_list_that_fails_fails_those_who_asked_and_nobody_later(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "LONGEST_PAUSE_SECONDS", 0.1)
     await submit(fake, 1)
     fake.fail(503, path=PATH)
     async with shared_client(ClusterConfig(url=fake.url)) as client:
         answers = await asyncio.gather(client.jobs.list(), client.jobs.list(), return_exceptions=True)
         assert {type(answer) for answer in answers} == {RayClusterUnavailable}
-        await asyncio.sleep(shared.ROUND_SECONDS)
+        await asyncio.sleep(shared.ROUND_SECONDS + 0.2)
         assert [job.submission_id for job in await client.jobs.list()] == ["j0"]
 
 
@@ -133,7 +148,9 @@ async def test_without_a_list_jobs_are_asked_for_one_by_one(
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
 
 
-async def test_a_list_that_fails_leaves_no_old_states(fake: FakeDashboard) -> None:
+async def test_a_list_that_fails_leaves_no_old_states(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow this host is.
+    monkeypatch.setattr(SharedJobs, "_listing_pays", lambda *_: True)
     names = await submit(fake, 10, ends_after=None)
     async with shared_client(ClusterConfig(url=fake.url)) as client:
         await asyncio.gather(*(client.jobs.get(name) for name in names))
@@ -157,6 +174,25 @@ async def test_one_who_gives_up_does_not_disturb_the_others(fake: FakeDashboard)
             await given_up
         assert given_up.cancelled()
     assert await asyncio.gather(*waits[3:]) == ["SUCCEEDED"] * 7
+
+
+async def test_two_who_wait_for_the_same_job_do_not_depend_on_each_other(fake: FakeDashboard) -> None:
+    (name,) = await submit(fake, 1, ends_after=1.0)
+    given_up, waits = asyncio.ensure_future(wait(fake, name)), asyncio.ensure_future(wait(fake, name))
+    await asyncio.sleep(0.02)
+    given_up.cancel()
+    assert await waits == "SUCCEEDED"
+    assert given_up.cancelled()
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked_for(fake: FakeDashboard) -> None:
+    names = await submit(fake, 2, ends_after=1.0)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        asking = [asyncio.ensure_future(client.jobs.get(name)) for name in names]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        assert (await asking[1]).submission_id == names[1]
+    assert [request.path for request in fake.asked("GET", PATH)] == [f"{PATH}{names[1]}"]
 
 
 async def test_the_last_one_closes_the_client(fake: FakeDashboard) -> None:

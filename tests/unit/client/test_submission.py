@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import submission
+from airflow_provider_ray.client import retry
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
     RayConfigError,
-    RayNotADashboard,
     RayRequestRefused,
 )
 from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.retry import retrying
 from airflow_provider_ray.client.submission import NONCE_KEY, find, submit
 from tests.fake_dashboard import FakeDashboard
 
@@ -80,13 +78,20 @@ async def test_an_answer_that_never_comes(client: RayClient, fake: FakeDashboard
 
 
 @pytest.mark.parametrize("text", ["<html>ok</html>", '{"deprecated": true}', ""])
-async def test_an_answer_that_makes_no_sense_loses_no_job(client: RayClient, fake: FakeDashboard, text: str) -> None:
+async def test_an_answer_that_makes_no_sense_loses_no_job(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     fake.fail(200, method="POST", text=text, handled=True)
     await submit(client, SPEC)
     assert list(fake.jobs) == ["j1"]
     fake.fail(200, method="POST", text=text)
-    with pytest.raises(RayNotADashboard):
-        await submit(client, replace(SPEC, submission_id="j2"))
+    fake.fail(404, method="POST", text="no backend")
+    await submit(client, replace(SPEC, submission_id="j2"))
+    assert list(fake.jobs) == ["j1", "j2"]
+    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.5)
+    fake.fail(404, method="POST", text="no backend", times=9)
+    with pytest.raises(RayClusterUnavailable, match="404: no backend"):
+        await submit(client, replace(SPEC, submission_id="j3"))
 
 
 async def test_faults_on_every_step(client: RayClient, fake: FakeDashboard, tmp_path: Path) -> None:
@@ -101,7 +106,7 @@ async def test_faults_on_every_step(client: RayClient, fake: FakeDashboard, tmp_
 async def test_a_cluster_that_stays_away(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "retrying", lambda call: retrying(call, 1.0))
+    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 1.0)
     text = "No available agent to submit job, please try again later."
     fake.fail(500, method="POST", times=99, text=text)
     with pytest.raises(RayClusterUnavailable, match=text):

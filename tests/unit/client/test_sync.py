@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from textwrap import dedent
 
@@ -28,6 +29,23 @@ def test_the_result_and_the_error_come_back() -> None:
 async def test_on_an_event_loop_it_refuses() -> None:
     with pytest.raises(RuntimeError, match="blocks"):
         run_sync(lambda: asyncio.sleep(0))
+
+
+def test_a_host_name_that_is_looked_up_for_ever_holds_nobody() -> None:
+    found = threading.Event()
+
+    async def look_up() -> None:
+        # What asyncio does with a host name: a thread, which no time limit ends.
+        async with asyncio.timeout(0.2):
+            await asyncio.to_thread(found.wait, 60)
+
+    started = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            run_sync(look_up)
+        assert time.monotonic() - started < 10
+    finally:
+        found.set()
 
 
 def python(program: str) -> tuple[str, float]:

@@ -3,17 +3,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from itertools import islice
 from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import health, logs, submission, waiting
+from airflow_provider_ray.client import health, logs, retry, submission, waiting
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
     RayError,
     RayJobLost,
-    RayNotADashboard,
     RayNotFound,
 )
 from airflow_provider_ray.client.jobspec import JobSpec
@@ -55,15 +55,21 @@ async def test_looks_come_less_often_up_to_the_interval(
 ) -> None:
     monkeypatch.setattr(waiting, "FIRST_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(waiting, "QUICK_SECONDS", 0.0)
+    pauses = list(islice(waiting.intervals(0.2), 20))
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (waiting.SHORTEST_INTERVAL_SECONDS, 0.2)
     await submitted(client, fake, ends_after=1.0)
     await wait_for_job(client, "j1", poll_interval=0.2)
-    assert 8 <= len(fake.asked("GET", "/api/jobs/j1")) <= 14
+    assert len(fake.asked("GET", "/api/jobs/j1")) <= 14
 
 
-async def test_an_unknown_job_ends_the_wait_at_once(client: RayClient, fake: FakeDashboard) -> None:
+async def test_an_unknown_job_ends_the_wait_at_the_second_look(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
     with pytest.raises(RayNotFound, match=r"Job j1 does not exist"):
         await wait_for_job(client, "j1", poll_interval=0.1)
-    assert len(fake.requests) == 1
+    assert [request.path for request in fake.requests] == ["/api/jobs/j1", "/api/version", "/api/jobs/j1"]
 
 
 async def test_passing_faults_do_not_end_the_wait(client: RayClient, fake: FakeDashboard) -> None:
@@ -203,6 +209,29 @@ async def test_stopping_what_has_ended_or_never_was(client: RayClient, fake: Fak
     assert job is not None
     assert job.status == "SUCCEEDED"
     assert await stop_job(client, "j2") is None
+
+
+@pytest.mark.parametrize("text", ["page not found", "Job j1 does not exist"])
+async def test_a_404_that_passes_does_not_keep_a_job_from_being_stopped(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """An ingress that is without its backend for a moment."""
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    await submitted(client, fake, ends_after=None)
+    fake.fail(404, path="/", times=5, text=text)
+    job = await stop_job(client, "j1", nonce=None)
+    assert job is not None
+    assert job.status == "STOPPED"
+
+
+async def test_what_something_else_answers_does_not_say_that_there_is_no_job(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    await submitted(client, fake, ends_after=None)
+    fake.fail(404, path="/", times=1000, text="page not found")
+    with pytest.raises(RayNotFound):
+        await stop_job(client, "j1", within=0.5)
 
 
 async def test_stopping_what_does_not_stop_has_an_end(client: RayClient, fake: FakeDashboard) -> None:
@@ -366,8 +395,22 @@ async def test_a_404_of_something_else_loses_no_job(
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1, owned=True))
     await asyncio.sleep(0.3)
     fake.fail(404, path="/", times=1000, text="page not found")
-    with pytest.raises(RayNotADashboard):
-        await waiting_for_it
+    await asyncio.sleep(1)
+    assert not waiting_for_it.done()
+    fake.faults.clear()
+    fake.jobs["j1"].outcome = Outcome()
+    assert (await waiting_for_it).status == "SUCCEEDED"
+
+
+async def test_something_else_that_stays_makes_the_cluster_unavailable(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 1.0)
+    await submitted(client, fake, ends_after=None)
+    fake.fail(200, path="/", times=1000, text="<html>maintenance</html>")
+    with pytest.raises(RayClusterUnavailable, match="which is not Ray's JSON"):
+        await wait_for_job(client, "j1", poll_interval=0.1, owned=True)
     assert fake.jobs["j1"].status == "RUNNING"
 
 

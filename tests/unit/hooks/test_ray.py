@@ -42,6 +42,14 @@ def test_lists_and_calls_applications(dashboard: FakeDashboard) -> None:
         RayHook().call_application("other")
 
 
+def test_capacity(dashboard: FakeDashboard) -> None:
+    dashboard.used["CPU"] = 0.5
+    capacity = RayHook().get_capacity()
+    assert (capacity.head_alive, capacity.nodes, capacity.running_jobs) == (True, 1, 0)
+    assert capacity.free is not None
+    assert capacity.free["CPU"] == 1.5
+
+
 def test_an_unknown_connection_is_named(dashboard: FakeDashboard) -> None:
     with pytest.raises(AirflowNotFoundException, match="nowhere"):
         RayHook("nowhere").get_config()

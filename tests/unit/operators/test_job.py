@@ -223,6 +223,20 @@ def test_secrets_that_are_no_dict_are_not_shown(
     assert "do-not-show" not in str(caught.value) + "".join(task_log.lines)
 
 
+def test_values_of_variables_whose_names_are_secret_are_masked(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk._shared.secrets_masker import _secrets_masker
+    from airflow.sdk.log import redact
+
+    monkeypatch.setattr(_secrets_masker(), "mask_secrets_in_logs", True, raising=False)
+    with DAG("d", schedule=None):
+        task = operator(runtime_env={"env_vars": {"API_TOKEN": "{{ params.given }}", "PLACE": "anywhere"}})
+    context["params"] = {"given": "t0ken-of-an-api"}
+    task.render_template_fields(context)
+    assert redact("the driver says t0ken-of-an-api anywhere") == "the driver says *** anywhere"
+
+
 def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts) -> None:
     metadata = {"team": "a"}
     operator(metadata=metadata).execute(attempts.context(map_index=4))

@@ -120,7 +120,7 @@ def test_the_end_of_the_job_that_is_to_serve_ends_the_wait(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (page, "text/html, not JSON; it begins with '<html>hello'"),
+        (page, "text/html, not JSON .*; it begins with '<html>hello'"),
         (failure, "500: Internal Server Error"),
         (chunks, r"more than 5000 bytes, the limit \(max_answer_bytes\) is 5000"),
         ({"long": "x" * 6000}, "the answer has 60.. bytes, the limit"),

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 import numpy as np
-from functions.generator import generate_tuple, generate_tuples
+from functions.generator import generate_tuples
 from functions.parameters import parse_parameters
 
 from tests.unit.ray_jobs import naive
@@ -20,7 +20,7 @@ def test_tuples_equal_the_scalar_definition() -> None:
 def test_a_tuple_depends_on_its_seed_alone() -> None:
     whole = generate_tuples(range(100, 300), DATA)
     assert generate_tuples(range(299, 199, -1), DATA) == whole[:99:-1]
-    assert generate_tuple(250, DATA) == whole[150]
+    assert generate_tuples([250], DATA) == [whole[150]]
 
 
 def test_long_stems_use_as_many_words_as_they_need() -> None:

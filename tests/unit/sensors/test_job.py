@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_ray.client import errors
+from airflow_provider_ray.client import errors, submission
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.sensors.job import RayJobSensor
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -38,6 +38,7 @@ def test_waits_for_a_job_by_id(dashboard: FakeDashboard, context: Any, task_log:
     assert result == {"conn_id": "ray_default", "submission_id": "a", "status": "SUCCEEDED", "seconds": 0.001}
     assert task_log.lines.count("from the driver") == 1
     assert context["ti"].xcoms["_link_RayJobLink"] == f"{dashboard.url}/#/jobs/a"
+    assert ("ray_log_bookmark" in context["ti"].xcoms) == deferrable
 
 
 @MODES
@@ -78,10 +79,11 @@ def test_skips_instead_of_failing(dashboard: FakeDashboard, context: Any, deferr
 @pytest.mark.parametrize("status", [403, 404])
 @MODES
 def test_a_soft_sensor_skips_when_the_cluster_refuses(
-    dashboard: FakeDashboard, context: Any, deferrable: bool, status: int
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool, status: int
 ) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
     submit(dashboard, "a", Outcome(ends_after=None))
-    dashboard.fail(status, method="GET", path="/api/jobs/")
+    dashboard.fail(status, method="GET", path="/api/jobs/", times=9)
     with pytest.raises(AirflowSkipException):
         sensor(submission_id="a", deferrable=deferrable, soft_fail=True).execute(context)
 
@@ -107,6 +109,17 @@ def test_a_cluster_that_is_away_is_waited_for_in_the_triggerer(dashboard: FakeDa
 def test_gives_up_on_a_job_by_metadata_that_never_comes(dashboard: FakeDashboard, context: Any) -> None:
     with pytest.raises(AirflowSensorTimeout, match="metadata"):
         run(sensor(metadata={"step": "none"}, deferrable=True, timeout=0.3), context)
+
+
+@MODES
+def test_one_404_is_not_the_last_word(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    """A head that is just coming up may speak too early."""
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    submit(dashboard, "a", Outcome(ends_after=0.5))
+    dashboard.fail(404, method="GET", path="/api/jobs/")
+    assert run(sensor(submission_id="a", deferrable=deferrable), context)["status"] == "SUCCEEDED"
 
 
 def test_a_job_that_does_not_exist_is_an_error_at_once(dashboard: FakeDashboard, context: Any) -> None:

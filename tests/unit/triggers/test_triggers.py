@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from time import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,10 @@ from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_ray.client.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.sealing import seal
 from airflow_provider_ray.triggers import job
-from airflow_provider_ray.triggers.job import RayJobTrigger, seal
+from airflow_provider_ray.triggers.cluster import RayClusterTrigger
+from airflow_provider_ray.triggers.job import RayJobTrigger
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import TaskLog
@@ -29,12 +32,23 @@ TRIGGERS = [
         submission_id="s",
         nonce="n1",
         sealed_spec=seal({"entrypoint": "true", "submission_id": "s"}),
+        submit_only=True,
+        queued_at=1.0,
+        room_end_time=1.5,
+        others=[{"conn_id": "d", "submission_id": "t", "nonce": "n2"}],
         metadata={"a": "b"},
         poll_interval=1.5,
         end_time=2.5,
         startup_end_time=2.0,
         fetch_logs=True,
         cancel_on_kill=False,
+    ),
+    RayClusterTrigger(
+        conn_ids=["a", "b"],
+        room={"free_resources": {"CPU": 1}, "max_pending_jobs": 2, "max_running_jobs": None},
+        required=1,
+        poll_interval=1.5,
+        end_time=2.5,
     ),
     RayServeTrigger(conn_id="c", application="a", path="/p", submission_id="s", poll_interval=1.5, end_time=2.5),
 ]
@@ -45,6 +59,22 @@ def test_every_argument_survives_the_database(trigger: Any) -> None:
     copy = rebuilt(trigger)
     assert type(copy) is type(trigger)
     assert vars(copy) == vars(trigger)
+
+
+def test_nothing_in_an_event_ends_the_triggerer(dashboard: FakeDashboard) -> None:
+    """PostgreSQL has no place for NUL, and no message one for half of a surrogate pair."""
+    awkward = "a\0b \ud800"
+    dashboard.outcomes["s"] = Outcome(status="FAILED", message=awkward, error_type=awkward, log=b"last \0 words\n")
+    RayHook().submit_job("true", submission_id="s")
+    dashboard.deploy("app", "/app", {}, status="DEPLOY_FAILED", message=awkward)
+    watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1)
+    serving = RayServeTrigger(
+        conn_id="ray_default", application="app", path="/", submission_id=None, poll_interval=0.1, end_time=time() + 60
+    )
+    events = [asyncio.run(first_event(each)) for each in (watching, serving)]
+    assert events[0]["job"]["message"] == events[0]["job"]["error_type"] == "ab ?"
+    assert events[0]["log_tail"] == ["last  words"]
+    assert events[1]["fault"] == ["RayServeDeployFailed", "Serve application 'app': DEPLOY_FAILED\nab ?"]
 
 
 @pytest.fixture
@@ -133,10 +163,29 @@ async def test_a_triggerer_that_stops_leaves_the_job_alone(dashboard: FakeDashbo
     assert dashboard.jobs["mine"].status == "RUNNING"
 
 
-async def test_a_job_can_survive_the_kill_of_its_task(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+async def test_a_job_can_survive_the_kill_of_its_task(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trigger.cancel_on_kill = False
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "RUNNING"
+    # One of an earlier attempt, which this job has replaced, may not.
+    airflow_says(monkeypatch, "failed", "mine")
+    await asyncio.to_thread(RayHook().submit_job, "true", submission_id="older", metadata={NONCE_KEY: "n0"})
+    trigger.others = [{"conn_id": "fake", "submission_id": "older", "nonce": "n0"}]
+    await trigger.on_kill()
+    assert [job.status for job in dashboard.jobs.values()] == ["RUNNING", "STOPPED"]
+
+
+async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+) -> None:
+    airflow_says(monkeypatch, "failed", "mine")
+    trigger.others = [{"conn_id": "deleted", "submission_id": "older", "nonce": "n0"}]
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "STOPPED"
+    (warning,) = [line for line in task_log.lines if "may still run" in line]
+    assert warning.startswith("Ray job older on deleted may still run, it could not be stopped: ")
 
 
 async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:

@@ -1,0 +1,52 @@
+"""Labels of clusters: what their connections say, and what a selector asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_ray.client.errors import RayConfigError
+
+EXAMPLE = "site=hpc,gpu=true"
+
+_WORD = re.compile(r"[^\s,=]+")
+
+
+def read_labels(extra: Mapping[str, Any]) -> Mapping[str, str]:
+    """Labels from the extras of a connection: a JSON object of texts, or a text such as ``site=hpc,gpu=true``.
+
+    :raises RayConfigError: when they are something else.
+    """
+    value = extra.get("labels") or {}
+    if isinstance(value, str):
+        return parse_labels("labels", value)
+    if not isinstance(value, Mapping):
+        raise RayConfigError("labels", type(value).__name__, f"a JSON object of texts, or a text such as {EXAMPLE}")
+    _check("labels", value)
+    return dict(value)
+
+
+def parse_labels(name: str, text: str) -> dict[str, str]:
+    """Labels from a text such as ``site=hpc,gpu=true``; white space around keys and values does not count.
+
+    :param name: what the text is, for the error.
+    :raises RayConfigError: naming the piece that is none, and a key that comes twice.
+    """
+    labels: dict[str, str] = {}
+    for piece in text.split(","):
+        key, separator, value = (word.strip() for word in piece.partition("="))
+        if not separator or key in labels:
+            got = f"{key!r} twice" if key in labels else repr(piece.strip())
+            raise RayConfigError(name, got, f"keys with values, each key once, such as {EXAMPLE}")
+        labels[key] = value
+    _check(name, labels)
+    return labels
+
+
+def _check(name: str, labels: Mapping[Any, Any]) -> None:
+    for word in (*labels, *labels.values()):
+        if not isinstance(word, str):
+            raise RayConfigError(name, f"{word!r} of type {type(word).__name__}", 'texts, such as "true" for true')
+        if not _WORD.fullmatch(word):
+            raise RayConfigError(name, repr(word), "texts without commas, equals signs and white space")

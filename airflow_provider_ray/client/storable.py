@@ -1,0 +1,31 @@
+"""Texts of a cluster that Airflow can keep: its database and its messages do not take everything that JSON can say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# In JSON: NUL and surrogates, escaped or not.
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\x00|\xed[\xa0-\xbf]")
+
+
+def is_suspect(encoded: bytes) -> bool:
+    """Whether encoded JSON may hold what :func:`storable` changes."""
+    return _SUSPECT.search(encoded) is not None
+
+
+def storable(value: Any) -> Any:
+    """The same decoded JSON with texts that hold neither NUL nor lone surrogates.
+
+    PostgreSQL refuses NUL in text and JSON, and a lone surrogate cannot be encoded for a message between Airflow's
+    processes; either ends a whole triggerer (Airflow 3.3.2) when it is in an event.
+    """
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        return value.encode("utf-8", "replace").decode().replace("\0", "")
+    if isinstance(value, dict):
+        return {storable(key): storable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    return value

@@ -1,0 +1,46 @@
+"""Encrypting what passes through Airflow's database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.sdk.crypto import get_fernet
+from airflow.sdk.exceptions import AirflowException
+
+
+def seal(spec: Mapping[str, Any]) -> str:
+    """Encrypt what is submitted, as ``env_vars`` may hold secrets.
+
+    Airflow 3.3.2 stores the arguments of a trigger as they are, though the column is called ``encrypted_kwargs``. Where
+    the Fernet key is set to nothing, as for connections, nothing is encrypted.
+
+    :raises RayConfigError: when ``[core] fernet_key`` is not a valid key.
+    """
+    with _fernet_errors_named():
+        return get_fernet().encrypt(json.dumps(spec).encode()).decode()
+
+
+def unseal(sealed: str) -> dict[str, Any]:
+    """Decrypt what :func:`seal` encrypted.
+
+    :raises RayConfigError: when the Fernet key here is not the one that it was sealed with.
+    """
+    with _fernet_errors_named():
+        spec: dict[str, Any] = json.loads(get_fernet().decrypt(sealed))
+        return spec
+
+
+@contextmanager
+def _fernet_errors_named() -> Iterator[None]:
+    from cryptography.fernet import InvalidToken
+
+    from airflow_provider_ray.client.errors import RayConfigError
+
+    try:
+        yield
+    except (AirflowException, InvalidToken, ValueError) as error:
+        got = f"one that cannot be used here ({type(error).__name__}: {error})"
+        raise RayConfigError("[core] fernet_key", got, "the same key on workers and triggerers") from error

@@ -1,0 +1,109 @@
+"""The merged result of the processing job as a picture, reachable from its task by the link "Ray plots"."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_ray.links import PICTURE_KEY, RayPictureLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from matplotlib.figure import SubFigure
+
+STATISTICS = ("seed", "name", "priority", "length")
+COLUMNS = 2
+CLUSTER_INCHES = (8.0, 7.0)
+# More would make a picture that no browser shows in full.
+CLUSTERS_DRAWN = 20
+
+
+class DrawSummaries(BaseOperator):
+    """Draw what ``ray_fan_out`` merged: how the work was shared, and the summaries of each cluster.
+
+    The picture is in the XCom ``ray_picture``, as base64 of a PNG: the API server, which shows it, need not share a
+    file system with the worker that draws.
+
+    :param merged: XCom of ``merge``. (templated)
+    """
+
+    template_fields: Sequence[str] = ("merged",)
+    operator_extra_links = (RayPictureLink(),)
+
+    def __init__(self, *, merged: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.merged = merged
+
+    def execute(self, context: Context) -> None:
+        picture = draw(self.merged, f"Fan-out {context['run_id']}")
+        context["ti"].xcom_push(key=PICTURE_KEY, value=b64encode(picture).decode())
+
+
+def draw(merged: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
+    """A PNG: the share planned against the time taken of all clusters, and four scatter plots for each.
+
+    :param merged: result of a fan-out by connection id.
+    """
+    from matplotlib.figure import Figure
+
+    parts = {name: part for name, part in _parts(merged).items() if part["output"]}
+    drawn = list(parts)[:CLUSTERS_DRAWN]
+    rows = 1 + -(-len(drawn) // COLUMNS)
+    width, height = CLUSTER_INCHES
+    figure = Figure(figsize=(COLUMNS * width, rows * height), layout="constrained")
+    left_out = f", {len(drawn)} of {len(parts)} clusters drawn" if len(parts) > len(drawn) else ""
+    figure.suptitle(f"{title}{left_out}", fontsize=16)
+    overview, *fields = figure.subfigures(rows, 1, squeeze=False).flat
+    _overview(overview, merged)
+    for row, names in zip(fields, (drawn[i : i + COLUMNS] for i in range(0, len(drawn), COLUMNS)), strict=True):
+        for place, name in zip(row.subfigures(1, COLUMNS), names, strict=False):
+            _summaries(place, name, parts[name]["output"]["output"])
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=72)
+    return buffer.getvalue()
+
+
+def _parts(merged: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What each cluster did, for itself and in place of others."""
+    parts = {}
+    for conn_id, result in merged.items():
+        parts[conn_id] = result
+        for part in result["taken_over"]:
+            parts[f"{conn_id} for {part['from']}"] = part
+    return parts
+
+
+def _overview(place: SubFigure, merged: Mapping[str, Mapping[str, Any]]) -> None:
+    """The share planned beside the time taken, a row for each cluster, the first one on top."""
+    parts = _parts(merged)
+    names = [name if part["status"] == "SUCCEEDED" else f"{name}: {part['status']}" for name, part in parts.items()]
+    columns = {
+        "share of the work planned (%)": [100 * part["share"] for part in parts.values()],
+        "time taken (s)": [part["seconds"] or 0.0 for part in parts.values()],
+    }
+    for axes, (title, values) in zip(place.subplots(1, 2, sharey=True), columns.items(), strict=True):
+        axes.bar_label(axes.barh(names, values, color="tab:blue"), fmt="%.1f", padding=4)
+        axes.set_title(title)
+        axes.margins(x=0.12)
+        axes.set_axisbelow(True)
+        axes.grid(visible=True, axis="x")
+    axes.invert_yaxis()
+
+
+def _summaries(place: SubFigure, name: str, summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Mean against variance of each statistic, one colour per summary."""
+    place.suptitle(name, fontsize=14)
+    for axes, statistic in zip(place.subplots(2, 2).flat, STATISTICS, strict=True):
+        axes.scatter(
+            [mean for summary in summaries for mean in summary[statistic]["mean"]],
+            [variance for summary in summaries for variance in summary[statistic]["variance"]],
+            c=[index for index, summary in enumerate(summaries) for _ in summary["batches"]],
+            cmap="turbo",
+            alpha=0.7,
+        )
+        axes.set(title=statistic, xlabel="mean", ylabel="variance")
+        axes.grid(visible=True)

@@ -1,0 +1,1 @@
+"""Real Airflow on real Ray heads."""

@@ -1,0 +1,221 @@
+"""RayClusterSensor: waits until clusters are healthy or have room."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import (
+    AirflowNotFoundException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.sensors.cluster import RayClusterSensor
+from tests.fake_dashboard import FakeDashboard
+from tests.unit.conftest import TaskLog, connect
+from tests.unit.deferral import run_deferred
+
+MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferrable"])
+
+
+def sensor(**arguments: Any) -> RayClusterSensor:
+    given = {"task_id": "wait", "conn_id": "fake", "poke_interval": 0.1, "timeout": 30, "deferrable": False}
+    return RayClusterSensor(**{**given, **arguments})
+
+
+def run(task: RayClusterSensor, context: Any) -> Any:
+    return run_deferred(task, context) if task.deferrable else task.execute(context)
+
+
+@pytest.fixture
+def other(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDashboard]:
+    """A second cluster, behind the connection ``other``."""
+    with FakeDashboard() as fake:
+        connect(monkeypatch, "other", fake)
+        yield fake
+
+
+def later(change: Any, *arguments: Any) -> None:
+    timer = threading.Timer(0.7, change, arguments)
+    timer.daemon = True
+    timer.start()
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_healthy_cluster_ends_the_wait_at_once(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    result = sensor(deferrable=deferrable).execute(context)
+    assert set(result) == {"fake"}
+    assert result["fake"]["ray_version"] == "2.60.0"
+    assert result["fake"]["free"]["CPU"] == 2.0
+
+
+@MODES
+def test_waits_for_the_head(dashboard: FakeDashboard, context: Any, task_log: TaskLog, deferrable: bool) -> None:
+    dashboard.nodes[0]["state"] = "DEAD"
+    later(dashboard.nodes[0].update, {"state": "ALIVE"})
+    assert run(sensor(deferrable=deferrable), context)["fake"]["head_alive"] is True
+    assert task_log.lines.count("Not yet: fake: its head node is dead") == 1
+
+
+@MODES
+def test_waits_for_room(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    dashboard.used["CPU"] = 1.5
+    later(dashboard.used.clear)
+    task = sensor(free_resources={"CPU": "1"}, max_pending_jobs=0, max_running_jobs=0, deferrable=deferrable)
+    assert run(task, context)["fake"]["free"]["CPU"] == 2.0
+
+
+@MODES
+@pytest.mark.parametrize("require", ["any", 1, "1"])
+def test_one_of_several(
+    dashboard: FakeDashboard, other: FakeDashboard, context: Any, deferrable: bool, require: Any
+) -> None:
+    for fake in (dashboard, other):
+        fake.used["CPU"] = 2.0
+    later(other.used.clear)
+    task = sensor(conn_id=["fake", "other"], free_resources={"CPU": 1}, require=require, deferrable=deferrable)
+    assert set(run(task, context)) == {"other"}
+
+
+@MODES
+def test_all_of_several(dashboard: FakeDashboard, other: FakeDashboard, context: Any, deferrable: bool) -> None:
+    other.used["CPU"] = 2.0
+    later(other.used.clear)
+    task = sensor(conn_id=("fake", "other"), free_resources={"CPU": 1}, deferrable=deferrable)
+    assert set(run(task, context)) == {"fake", "other"}
+
+
+@MODES
+def test_a_cluster_that_does_not_answer_is_waited_for(
+    dashboard: FakeDashboard, other: FakeDashboard, context: Any, deferrable: bool
+) -> None:
+    dashboard.fail(503, path="/api/version", times=2)
+    other.fail("close", path="/api/v0/nodes", times=2)
+    assert set(run(sensor(conn_id=["fake", "other"], deferrable=deferrable), context)) == {"fake", "other"}
+
+
+@MODES
+@pytest.mark.parametrize(
+    "unknown", [{"free_resources": {"CPU": 1}}, {"max_running_jobs": 5}, {"max_pending_jobs": 5}], ids=str
+)
+def test_unknown_is_never_room(
+    dashboard: FakeDashboard, context: Any, deferrable: bool, unknown: dict[str, Any]
+) -> None:
+    dashboard.has_status = False
+    dashboard.fail(500, path="/api/v0/jobs", times=1000)
+    with pytest.raises(AirflowSensorTimeout):
+        run(sensor(timeout=0.3, deferrable=deferrable, **unknown), context)
+
+
+def test_the_time_is_up_with_what_is_lacking(dashboard: FakeDashboard, other: FakeDashboard, context: Any) -> None:
+    task = sensor(conn_id=["fake", "other"], free_resources={"GPU": 1}, timeout=0.3, deferrable=True)
+    message = "0 of the clusters were enough in time, 2 wanted; fake: it has no GPU; other: it has no GPU"
+    with pytest.raises(AirflowSensorTimeout, match=message):
+        run(task, context)
+
+
+@pytest.mark.parametrize(
+    ("flag", "deferrable"),
+    # In the mode poke Airflow itself times a sensor out, and knows soft_fail alone there.
+    [("soft_fail", False), ("soft_fail", True), ("never_fail", True)],
+)
+def test_skips_when_the_time_is_up(dashboard: FakeDashboard, context: Any, deferrable: bool, flag: str) -> None:
+    with pytest.raises(AirflowSkipException):
+        run(sensor(free_resources={"GPU": 1}, timeout=0.3, deferrable=deferrable, **{flag: True}), context)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(("status", "error"), [(401, errors.RayAuthError), (404, errors.RayNotADashboard)])
+def test_fails_at_once_when_a_cluster_refuses(
+    dashboard: FakeDashboard,
+    other: FakeDashboard,
+    context: Any,
+    deferrable: bool,
+    status: int,
+    error: type[Exception],
+) -> None:
+    other.fail(status, path="/api/version", times=2)
+    task = sensor(conn_id=["fake", "other"], require="any", deferrable=deferrable)
+    with pytest.raises(error, match=f"connection 'other': GET .*{status}"):
+        task.execute(context)
+    with pytest.raises(AirflowSkipException, match="connection 'other'"):
+        sensor(conn_id="other", soft_fail=True, deferrable=deferrable).execute(context)
+
+
+def test_fails_when_a_cluster_refuses_in_the_triggerer(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.fail(503, path="/api/version")
+    dashboard.fail(403, path="/api/version")
+    with pytest.raises(errors.RayAuthError, match="connection 'fake'.*403"):
+        run(sensor(deferrable=True), context)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_wrong_connection_fails_even_softly(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    connect(monkeypatch, "odd", dashboard, extra={"verify": "no"})
+    with pytest.raises(errors.RayConfigError, match="connection 'odd'"):
+        sensor(conn_id=["fake", "odd"], soft_fail=True, deferrable=deferrable).execute(context)
+    with pytest.raises(AirflowNotFoundException, match="nowhere"):
+        sensor(conn_id=["fake", "nowhere"], soft_fail=True, deferrable=deferrable).execute(context)
+    assert not dashboard.requests
+
+
+def test_a_connection_that_is_gone_in_the_triggerer(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard.nodes[0]["state"] = "DEAD"
+    task = sensor(deferrable=True)
+    trigger = task._trigger()
+    trigger.conn_ids = ["nowhere"]
+    monkeypatch.setattr(task, "_trigger", lambda: trigger)
+    with pytest.raises(errors.RayTriggerError, match="AirflowNotFoundException.*nowhere"):
+        run(task, context)
+
+
+def test_gives_the_worker_back_between_two_looks(dashboard: FakeDashboard, context: Any) -> None:
+    context["ti"].get_first_reschedule_date = lambda context: None
+    dashboard.used["CPU"] = 2.0
+    task = sensor(free_resources={"CPU": 1}, mode="reschedule")
+    with pytest.raises(AirflowRescheduleException):
+        task.execute(context)
+    dashboard.used.clear()
+    assert set(task.execute(context)) == {"fake"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"conn_id": ""}, "conn_id: got ''"),
+        ({"conn_id": []}, "conn_id: got an empty list"),
+        ({"conn_id": ["fake", None]}, "conn_id: got None"),
+        ({"conn_id": ["fake", "fake"]}, "conn_id: got 'fake' twice"),
+        ({"require": "most"}, "require: got 'most'"),
+        ({"require": 2}, "require: got 2; expected 'all', 'any' or a number from 1 to 1"),
+        ({"free_resources": {"CPU": "x"}}, r"free_resources\['CPU'\]: got 'x'"),
+        ({"max_running_jobs": -1}, "max_running_jobs: got -1"),
+    ],
+)
+def test_bad_arguments_are_named(
+    dashboard: FakeDashboard, context: Any, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.RayConfigError, match=message):
+        sensor(**arguments).execute(context)
+    assert not dashboard.requests
+
+
+def test_can_be_mapped_and_stored() -> None:
+    """``resources``, which Airflow has for something else, would break both."""
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    with DAG("d", schedule=None) as dag:
+        sensor(free_resources={"CPU": 4})
+        RayClusterSensor.partial(task_id="mapped", free_resources={"CPU": 4}).expand(conn_id=["a", "b"])
+    stored = DagSerialization.to_dict(dag)
+    assert {task["__var"]["task_id"] for task in stored["dag"]["tasks"]} == {"wait", "mapped"}
