@@ -1,15 +1,19 @@
-"""How far a driver's log has been delivered, kept where a trigger finds it that goes on with the task."""
+"""How far a driver's log has been delivered: into the task log, and to the next trigger that goes on with the task."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    from airflow_provider_ray.client.log_lines import Logger
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +21,57 @@ log = logging.getLogger(__name__)
 KEY = "ray_log_bookmark"
 ROUND_BYTES = 4096
 PIPE_BYTES = 256 * 1024
+# What Airflow adds to a line beside the names of the task, and what is said of a trigger beside the driver's lines.
+RECORD_BYTES = 400
+TRIGGER_BYTES = 4096
 SETTLE_SECONDS = 15.0
+
+T = TypeVar("T")
+
+
+class Pipe:
+    """Counts what the triggers of this process have logged, and how much of that Airflow has read for certain.
+
+    The process that writes the triggers' logs reads 4096 bytes of what all of them have logged in the round in which it
+    answers one request, and what it has not read when a trigger ends is not in the task log (Airflow 3.3.2,
+    ``TriggerRunnerSupervisor``). Lines of other providers' triggers are not counted.
+    """
+
+    def __init__(self) -> None:
+        self.written = self.read = 0
+
+    def write(self, size: int) -> None:
+        """Count bytes that have been logged; more than the pipe holds cannot be left to read."""
+        self.written += size
+        self.read = max(self.read, self.written - PIPE_BYTES)
+
+    async def round(self, request: Awaitable[T]) -> T:
+        """Await a request to Airflow, and count what it reads with that."""
+        before = self.written
+        answer = await request
+        self.read = max(self.read, min(self.read + ROUND_BYTES, before))
+        return answer
+
+
+pipe = Pipe()
+
+
+@dataclass(frozen=True, slots=True)
+class PipedLogger:
+    """Counts what a trigger writes to the task log.
+
+    :param logger: the trigger's.
+    :param task_instance: the task of the trigger, whose names are in each record.
+    """
+
+    logger: Logger
+    task_instance: RuntimeTaskInstanceProtocol
+
+    def log(self, level: int, event: str, /, *args: object) -> None:
+        self.logger.log(level, event, *args)
+        ti = self.task_instance
+        record = [event % args if args else event, ti.dag_id, ti.run_id, ti.task_id]
+        pipe.write(RECORD_BYTES + len(json.dumps(record, ensure_ascii=False).encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +98,12 @@ class XComBookmark:
         from airflow.sdk import conf
         from airflow.sdk.execution_time.xcom import XCom
 
+        pipe.write(TRIGGER_BYTES)
         if conf.getboolean("logging", "remote_logging", fallback=False):
             # Airflow 3.3 does not upload what a trigger has logged that did not end: the log has to be shown anew.
             return 0
         try:
-            kept = await XCom.aget_one(key=KEY, **self._where())
+            kept = await pipe.round(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.warning("Airflow cannot say how far the log of Ray job %s is shown: %s", submission_id, error)
             return 0
@@ -59,24 +114,27 @@ class XComBookmark:
         from airflow.sdk.execution_time.xcom import XCom
 
         try:
-            await XCom.aset(key=KEY, value={"submission_id": submission_id, "bytes": delivered}, **self._where())
+            value = {"submission_id": submission_id, "bytes": delivered}
+            await pipe.round(XCom.aset(key=KEY, value=value, **self._where()))
         except Exception as error:
             log.warning("Airflow cannot keep how far the log of Ray job %s is shown: %s", submission_id, error)
 
-    async def settle(self, written: int) -> bool:
-        """Wait until Airflow has read what the trigger has written to the task log.
+    async def settle(self, at_most: int) -> bool:
+        """Have Airflow read the pipe until no more than so many bytes of what is in it now are left.
 
-        The process that writes the triggers' logs reads 4096 bytes of them in the round in which it answers one
-        request, and what it has not read when a trigger ends is not in the task log (Airflow 3.3.2,
-        ``TriggerRunnerSupervisor``). More than the pipe between the two holds cannot be left to read. The request is
-        for the position, which the task has kept before it deferred.
+        The request is for the position, which the task has kept before it deferred.
+
+        :returns: whether that is certain.
         """
         from airflow.sdk.execution_time.xcom import XCom
 
+        enough = pipe.written - at_most
+        if pipe.read >= enough:
+            return True
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
-                for _ in range(min(written, PIPE_BYTES) // ROUND_BYTES + 2):
-                    await XCom.aget_one(key=KEY, **self._where())
+                while pipe.read < enough:
+                    await pipe.round(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.debug("Airflow does not say whether it has read the log: %s", error)
             return False

@@ -14,8 +14,6 @@ BYTES_PER_SECOND = 1024 * 1024
 BURST_SECONDS = 10
 # What has gathered since the last read may be as much as that time allows, but not for longer.
 GATHERED_SECONDS = 100
-# What Airflow adds to a line.
-RECORD_BYTES = 450
 LAST_LINES = 20
 
 # Airflow drops DEBUG where its own level is INFO, and a line must not get lost.
@@ -60,8 +58,6 @@ class Relay:
     :param logger: where the lines go.
     :param where: where the whole log is, for the reader.
     :param seconds: how long the log has been growing.
-
-    ``written`` is about the number of bytes that Airflow makes of what was shown.
     """
 
     def __init__(self, logger: Logger, where: str, seconds: float) -> None:
@@ -70,7 +66,6 @@ class Relay:
         self._lines: float = BURST_SECONDS * LINES_PER_SECOND
         self._bytes: float = BURST_SECONDS * BYTES_PER_SECOND
         self._filled = monotonic() - seconds
-        self.written = 0
         self._held: deque[tuple[str, int]] = deque(maxlen=LAST_LINES)
         self._missing_lines = self._missing_bytes = 0
 
@@ -90,7 +85,7 @@ class Relay:
         self._bytes -= size
         # Once a line has been held back, all that follow are, up to the next settle(): no holes within holes.
         if self._lines >= 0 and self._bytes >= 0 and not self._held:
-            self._write(size, level_of(line), "%s", line)
+            self._write(level_of(line), line)
             return
         if len(self._held) == LAST_LINES:
             self._missing_lines += 1
@@ -107,15 +102,14 @@ class Relay:
                 LINES_PER_SECOND,
                 BYTES_PER_SECOND,
             )
-        for line, size in self._held:
-            self._write(size, level_of(line), "%s", line)
+        for line, _ in self._held:
+            self._write(level_of(line), line)
         self._held.clear()
         self._missing_lines = self._missing_bytes = 0
 
     def say(self, message: str, *args: object) -> None:
         """Warn about what is missing, and say where it is."""
-        self._write(len(message), logging.WARNING, f"{message}; the whole log: %s", *args, self._where)
+        self._logger.log(logging.WARNING, f"{message}; the whole log: %s", *args, self._where)
 
-    def _write(self, size: int, level: int, message: str, *args: object) -> None:
-        self.written += size + RECORD_BYTES
-        self._logger.log(level, message, *args)
+    def _write(self, level: int, line: str) -> None:
+        self._logger.log(level, "%s", line)

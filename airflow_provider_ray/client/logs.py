@@ -38,10 +38,9 @@ LAST_LINE_CHARACTERS = 1000
 class Bookmark(Protocol):
     """Keeps how far a log has been delivered, where the next process that goes on with it looks."""
 
-    async def settle(self, written: int) -> bool:
-        """Return when what was written to the task log has been taken from this process.
+    async def settle(self, at_most: int) -> bool:
+        """Return when no more than so many bytes of what was written are still on their way into the task log.
 
-        :param written: bytes that may be on their way.
         :returns: whether that is certain.
         """
 
@@ -73,7 +72,6 @@ class DriverLog:
         self._relay: Relay | None = None
         self._next_read = 0.0
         self._within_line = False
-        self._taken = 0
         self._settled_for = 0.0
         self._settles = True
 
@@ -97,11 +95,11 @@ class DriverLog:
                 level = logging.WARNING if final else logging.DEBUG
                 log.log(level, "The driver's log cannot be read now: %s", error)
             # Before the position says that it has been shown.
-            await self._settle(relay, at_most=0 if final else LITTLE_BYTES)
+            await self._settle(at_most=0 if final else LITTLE_BYTES)
         finally:
             read = monotonic()
             # Also when cancelled: what has been shown must not be shown again by whoever goes on.
-            await self._mark(job, relay)
+            await self._mark(job)
             told = monotonic() - read + self._settled_for
             reading = read - started - self._settled_for
             self._next_read = monotonic() + max(reading / READING_SHARE, told / MARKING_SHARE)
@@ -113,13 +111,12 @@ class DriverLog:
             self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)), _age(job))
         return self._relay
 
-    async def _mark(self, job: JobDetails, relay: Relay) -> None:
+    async def _mark(self, job: JobDetails) -> None:
         if self._bookmark is None or self.delivered == self._marked:
             return
         try:
             async with asyncio.timeout(BOOKMARK_SECONDS):
                 await self._bookmark.put(str(job.submission_id), self.delivered)
-            self._taken = relay.written
         except TimeoutError:
             log.debug("Airflow has not said that the position in the log is kept")
         self._marked = self.delivered
@@ -164,7 +161,7 @@ class DriverLog:
             self.delivered += len(line) + 1
             if number % LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            await self._settle(relay, at_most=WINDOW_BYTES)
+            await self._settle(at_most=WINDOW_BYTES)
         self.delivered -= missing
         if len(rest) < LINE_LIMIT_BYTES:
             return rest
@@ -174,14 +171,12 @@ class DriverLog:
         self.delivered += len(piece)
         return rest[len(piece) :]
 
-    async def _settle(self, relay: Relay, *, at_most: int) -> None:
+    async def _settle(self, *, at_most: int) -> None:
         """Let Airflow take what was shown, if more than so many bytes are on their way."""
-        written = relay.written
-        if self._bookmark is None or written - self._taken <= at_most or not self._settles:
+        if self._bookmark is None or not self._settles:
             return
         started = monotonic()
-        self._settles = await self._bookmark.settle(written - self._taken)
-        self._taken = written
+        self._settles = await self._bookmark.settle(at_most)
         self._settled_for += monotonic() - started
 
 

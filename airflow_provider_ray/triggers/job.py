@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.log_bookmark import XComBookmark
+from airflow_provider_ray.log_bookmark import RECORD_BYTES, PipedLogger, XComBookmark, pipe
 from airflow_provider_ray.sealing import unseal
 from airflow_provider_ray.target import tell_stopped
 
@@ -133,7 +133,10 @@ class RayJobTrigger(BaseTrigger):
             outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
         await asyncio.sleep(not_before - monotonic())
         jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
-        yield TriggerEvent({**jobs, **outcome.to_json()})
+        event = {**jobs, **outcome.to_json()}
+        # Airflow logs it.
+        pipe.write(RECORD_BYTES + len(repr(event)))
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Stop the task's jobs when a user fails, clears or marks the deferred task.
@@ -163,6 +166,8 @@ class RayJobTrigger(BaseTrigger):
 
         # Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call on_kill.
         self._config = await asyncio.shield(asyncio.ensure_future(RayHook(self.conn_id).aget_config()))
+        ti = self.task_instance
+        logger = PipedLogger(self.log, ti) if ti else self.log
         async with shared_client(self._config) as client:
             waited = await self._submit(client, self.sealed_spec) if self.sealed_spec is not None else 0.0
             if self.submit_only:
@@ -174,8 +179,8 @@ class RayJobTrigger(BaseTrigger):
                 poll_interval=self.poll_interval,
                 timeout=_until(self.end_time, waited),
                 startup_timeout=_until(self.startup_end_time, waited),
-                logger=self.log if self.fetch_logs else None,
-                bookmark=XComBookmark(self.task_instance) if self.task_instance else None,
+                logger=logger if self.fetch_logs else None,
+                bookmark=XComBookmark(ti) if ti else None,
                 owned=self.nonce is not None,
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import log_lines, logs
+from airflow_provider_ray.client import logs
 from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.logs import LINE_LIMIT_BYTES, LINES_AT_ONCE, DriverLog, last_lines, read_log
 from airflow_provider_ray.client.models import JobDetails
@@ -286,8 +286,8 @@ class Kept:
     async def put(self, submission_id: str, delivered: int) -> None:
         self.positions[submission_id] = delivered
 
-    async def settle(self, written: int) -> bool:
-        self.settled.append(written)
+    async def settle(self, at_most: int) -> bool:
+        self.settled.append(at_most)
         return True
 
 
@@ -298,27 +298,15 @@ async def test_airflow_takes_what_is_shown_before_there_is_more_or_an_end(
     kept = Kept()
     log = DriverLog(client, Lines(), kept)
     await log.deliver(job)
-    assert all(logs.WINDOW_BYTES < written < logs.WINDOW_BYTES + 1000 for written in kept.settled[:-1])
+    assert kept.settled == [logs.WINDOW_BYTES] * 1000 + [logs.LITTLE_BYTES]
     await log.deliver(job, final=True)
-    written = 50 + 999 * 13 + 1000 * log_lines.RECORD_BYTES
-    assert written - logs.LITTLE_BYTES <= sum(kept.settled) <= written
-
-
-async def test_what_is_left_out_need_not_be_taken(
-    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log_lines, "LINES_PER_SECOND", 1)
-    job = await job_with(client, fake, b"line\n" * 5000)
-    lines, kept = Lines(), Kept()
-    await DriverLog(client, lines, kept).deliver(job, final=True)
-    assert len(lines) < 100
-    assert log_lines.RECORD_BYTES * len(lines) < sum(kept.settled) < (log_lines.RECORD_BYTES + 200) * len(lines)
+    assert kept.settled[1001:] == [0]
 
 
 async def test_airflow_that_takes_nothing_is_asked_once_in_a_read(client: RayClient, fake: FakeDashboard) -> None:
     class Silent(Kept):
-        async def settle(self, written: int) -> bool:
-            await super().settle(written)
+        async def settle(self, at_most: int) -> bool:
+            await super().settle(at_most)
             return False
 
     job = await job_with(client, fake, b"one more line\n" * 999)
