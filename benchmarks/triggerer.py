@@ -93,7 +93,7 @@ class _Triggerer:
         requests = [int(httpx.get(f"{url}/count").text) for url in urls]
         self.wait_for(len(urls) * EACH, "Trigger fired event")
         delays = [self._delay(record) for record in self._events("Trigger fired event")]
-        probed = [record for record in self._events("lags ") if _time(record) > went]
+        probed = [record for record in self._events("lags ") if went < _time(record) <= went + seconds]
         lags = [float(lag) for record in probed for lag in record["event"].split()[1:]]
         return {
             "requests per second and cluster": round(max(requests) / seconds, 2),

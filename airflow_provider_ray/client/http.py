@@ -157,7 +157,7 @@ class Http:
             raise RayNotADashboard(name, reason, response.status) from error
         try:
             return build(storable(body) if is_suspect(text) else body)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             reason = f"answered, but not as Ray's dashboard does ({type(error).__name__}: {error})"
             raise RayNotADashboard(name, reason) from error
 
@@ -165,8 +165,12 @@ class Http:
         return f"{method} {self.base_url}{path}"
 
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
-        text = (await response.content.read(ERROR_TEXT_LIMIT)).decode("utf-8", "replace")
-        return refusal(name, response.status, text, response.headers.get("Location"), self._token_field)
+        try:
+            text = await response.content.readexactly(ERROR_TEXT_LIMIT)
+        except asyncio.IncompleteReadError as shorter:
+            text = shorter.partial
+        said = text.decode("utf-8", "replace")
+        return refusal(name, response.status, said, response.headers.get("Location"), self._token_field)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 
 # The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
 JOB_LIMIT = 10_000
+# Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
+LOGS_AT_ONCE = 50
 
 
 class Jobs:
@@ -23,6 +26,12 @@ class Jobs:
 
     def __init__(self, http: Http) -> None:
         self._http = http
+        self._logs = asyncio.Semaphore(LOGS_AT_ONCE)
+
+    @property
+    def logs_are_busy(self) -> bool:
+        """Whether as many logs are being read as may be at a time; another one has to wait."""
+        return self._logs.locked()
 
     async def submit(self, spec: JobSpec) -> str:
         """Submit a job and return its submission_id. Ray answers a used id with a 500, "already exists"."""
@@ -93,9 +102,8 @@ class Jobs:
             "filename": f"job-driver-{job.submission_id}.log",
             "lines": str(lines),
         }
-        async with self._http.open(
-            "GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout
-        ) as response:
+        get = self._http.open("GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout)
+        async with self._logs, get as response:
             yield response.content
 
 

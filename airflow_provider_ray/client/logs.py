@@ -76,14 +76,16 @@ class DriverLog:
         self._settles = True
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
-        """Hand over the complete lines that are new, unless the last read was just now.
+        """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
 
         :param job: the job as last seen.
         :param final: the job has ended: read in any case, repeat a read that fails for 15 seconds, warn if it still
             does, and hand over a last line without a line break.
         :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
         """
-        if job.driver_node_id is None or (monotonic() < self._next_read and not final):
+        if job.driver_node_id is None:
+            return
+        if not final and (monotonic() < self._next_read or self._client.jobs.logs_are_busy):
             return
         relay = await self._open(job)
         self._settled_for, self._settles, started = 0.0, True, monotonic()

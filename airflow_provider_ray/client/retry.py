@@ -24,7 +24,7 @@ async def retrying(
 ) -> T:
     """Repeat a call while it fails with a transient fault, at growing intervals.
 
-    :param budget: seconds after which the last fault is raised, two minutes by default.
+    :param budget: seconds from the first fault on, after which the last one is raised; two minutes by default.
     :param passing: errors that count as transient here although they are not in general.
     """
     try:

@@ -17,11 +17,12 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_ray.client.capacity import Capacity
+from airflow_provider_ray.client.cluster import Cluster
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError
 from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobs import Jobs
-from airflow_provider_ray.client.models import JobDetails
+from airflow_provider_ray.client.models import ClusterVersion, JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,8 @@ class SharedJobs(Jobs):
             await self._round()
 
     async def _round(self) -> None:
-        wanted, self._wanted = self._wanted, {}
+        wanted = {key: futures for key, futures in self._wanted.items() if any(_unanswered(futures))}
+        self._wanted = {}
         self._next_round = monotonic() + ROUND_SECONDS
         try:
             await self._answer(wanted)
@@ -137,8 +139,6 @@ class SharedJobs(Jobs):
     async def _answer(self, wanted: _Wanted) -> None:
         listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
         for number, (submission_id, futures) in enumerate(wanted.items(), start=1):
-            if not any(_unanswered(futures)):
-                continue
             if submission_id in listed:
                 job = listed[submission_id]
             else:
@@ -148,6 +148,8 @@ class SharedJobs(Jobs):
                 except RayError as error:
                     _refuse(futures, error)
                     if error.transient:
+                        # The cluster is not well; that says nothing about its lists.
+                        self._list_seconds = 0.0
                         raise
                     continue
             for future in _unanswered(futures):
@@ -156,7 +158,11 @@ class SharedJobs(Jobs):
                 await asyncio.sleep(0)
 
     def _listing_pays(self, number: int) -> bool:
-        """Whether lists keep the cluster busy for a smaller share of the time than a request for each job would."""
+        """Whether lists keep the cluster busy for a smaller share of the time than a request for each job would.
+
+        All who ask now are taken to ask every second, as they do for a minute: those who have waited for longer may get
+        a list where single requests would be cheaper, but never more than ``LISTING_SHARE`` allows.
+        """
         if monotonic() - self._listed_at > LISTING_FORGOTTEN_SECONDS:
             self._list_seconds = 0.0
         if number < LIST_FROM or self._list_seconds == inf:
@@ -177,7 +183,10 @@ class SharedJobs(Jobs):
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
             log.debug("The jobs cannot be listed now: %s", error)
-            self._listed, self._listed_at, self._list_seconds = {}, monotonic(), inf
+            self._listed, self._listed_at = {}, monotonic()
+            took = self._listed_at - started
+            # One that was refused, or took long to fail, is not tried again for a while.
+            self._list_seconds = took if error.transient and took < ROUND_SECONDS else inf
             return {}
         self._listed_at = monotonic()
         self._listed = listed
@@ -202,15 +211,35 @@ def _unanswered(futures: Iterable[asyncio.Future[JobDetails]]) -> Iterator[async
     return (future for future in futures if not future.done())
 
 
+class SharedCluster(Cluster):
+    """What a cluster is; when it has forgotten its jobs, all who wait for one ask for a sign of life at once."""
+
+    def __init__(self, http: Http) -> None:
+        super().__init__(http)
+        self._version = SharedAnswer[ClusterVersion](super().version, lambda _: ROUND_SECONDS)
+
+    async def version(self) -> ClusterVersion:
+        """Version of Ray on the head; whoever asks at about the same time gets the same answer."""
+        return await self._version.get()
+
+    async def close(self) -> None:
+        """Stop asking."""
+        await self._version.close()
+
+
 class SharedClient(RayClient):
     """A client that many use at the same time; the first opens it, the last closes it."""
 
+    cluster: SharedCluster
     jobs: SharedJobs
 
     def __init__(self, config: ClusterConfig) -> None:
         super().__init__(config)
         self.jobs = SharedJobs(self._dashboard)
-        self._capacity = SharedAnswer[Capacity](super().capacity, lambda _: CAPACITY_SECONDS)
+        self.cluster = SharedCluster(self._dashboard)
+        self._capacity = SharedAnswer[Capacity](
+            super().capacity, lambda took: max(CAPACITY_SECONDS, _pause_after(took))
+        )
         self.users = 0
         self._opening: asyncio.Task[Self] | None = None
 
@@ -227,6 +256,7 @@ class SharedClient(RayClient):
     async def close(self) -> None:
         """Close what has been opened."""
         await self._capacity.close()
+        await self.cluster.close()
         await self.jobs.close()
         if self._opening is not None:
             (opened,) = await asyncio.gather(self._opening, return_exceptions=True)

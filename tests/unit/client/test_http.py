@@ -58,14 +58,16 @@ def full_port() -> Iterator[int]:
         yield port
 
 
-def answering_once(answer: bytes) -> int:
-    """A port that answers the first request with these bytes."""
+def answering_once(*answer: bytes) -> int:
+    """A port that answers the first request with these bytes, piece by piece."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with listener, listener.accept()[0] as connection:
             connection.recv(65536)
-            connection.sendall(answer)
+            for piece in answer:
+                connection.sendall(piece)
+                time.sleep(0.1)
 
     threading.Thread(target=serve, daemon=True).start()
     port: int = listener.getsockname()[1]
@@ -230,6 +232,24 @@ async def test_other_pages_are_no_dashboard(body: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     with pytest.raises(RayNotADashboard):
         await version(ClusterConfig(url=f"http://127.0.0.1:{answering_once((head + body).encode())}"))
+
+
+async def test_a_reason_that_comes_in_pieces_is_read_to_its_end() -> None:
+    head, reason = b"Traceback:\n", b"RuntimeError: Request failed with status code 400: Traceback:\nValueError: no\n"
+    length = len(head + reason)
+    first = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % length
+    with pytest.raises(RayRequestRefused, match="ValueError: no"):
+        await version(ClusterConfig(url=f"http://127.0.0.1:{answering_once(first + head, reason)}"))
+
+
+# What json still gets along with, and whoever walks over it does not, depends on the release of Python.
+@pytest.mark.parametrize("depth", [940, 990])
+async def test_a_record_that_is_nested_too_deep_is_an_error_of_ours(
+    client: RayClient, fake: FakeDashboard, depth: int
+) -> None:
+    fake.fail(200, text=r'{"ray_version": "\ud83d", "more": %s}' % ("[" * depth + "]" * depth))
+    with pytest.raises(RayNotADashboard):
+        await client.cluster.version()
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import shared
+from airflow_provider_ray.client import shared, submission
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayNotFound
+from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayJobLost, RayNotFound
+from airflow_provider_ray.client.jobs import LOGS_AT_ONCE
 from airflow_provider_ray.client.jobspec import JobSpec
+from airflow_provider_ray.client.logs import DriverLog
 from airflow_provider_ray.client.models import JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.shared import SharedClient, SharedJobs, shared_client
 from airflow_provider_ray.client.waiting import wait_for_job, wait_for_submission
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.lines import Lines
 
 pytestmark = pytest.mark.anyio
 PATH = "/api/jobs/"
@@ -127,6 +130,67 @@ async def test_a_transient_fault_reaches_everybody(fake: FakeDashboard) -> None:
         answers = await asyncio.gather(*(client.jobs.get(name) for name in names), return_exceptions=True)
         assert [type(answer) for answer in answers] == [RayClusterUnavailable] * 10
         assert (await client.jobs.get("j0")).status == "RUNNING"
+
+
+async def test_a_cluster_that_comes_back_is_not_asked_for_each_job(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedJobs, "_listing_pays", _pays_unless_it_fails)
+    names = await submit(fake, 30, ends_after=6.0)
+    waits = [asyncio.create_task(wait(fake, name)) for name in names]
+    await asyncio.sleep(2)
+    asked = len(fake.asked("GET", PATH))
+    fake.fail(503, path=PATH, times=6)
+    assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
+    # Of six that fail three are lists; the single requests that follow them fail for all in the round.
+    assert len(fake.asked("GET", PATH)) - asked < 20
+
+
+async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SharedJobs, "_listing_pays", _pays_unless_it_fails)
+    names = await submit(fake, 30, ends_after=4.0)
+    fake.fail(503, path=PATH)
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert len(fake.asked("GET", PATH)) < 30 + 10
+
+
+def _pays_unless_it_fails(jobs: SharedJobs, number: int) -> bool:
+    """However slow this host is."""
+    return number >= shared.LIST_FROM and jobs._list_seconds < inf
+
+
+async def test_all_who_miss_their_job_share_a_sign_of_life(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.5)
+    names = await submit(fake, 30, ends_after=None)
+    waits = [asyncio.create_task(wait(fake, name)) for name in names]
+    await asyncio.sleep(2)
+    fake.jobs.clear()
+    ended = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(error) for error in ended] == [RayJobLost] * 30
+    assert 1 <= len(fake.asked("GET", "/api/version")) <= 3
+
+
+async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
+    names = await submit(fake, 120, ends_after=None)
+    fake.outcomes["other"] = Outcome(ends_after=3.0)
+    fake.fail("hang", path="/api/v0/logs", times=1000)
+    config = ClusterConfig(url=fake.url, read_timeout=60)
+    async with shared_client(config) as client:
+        await client.jobs.submit(JobSpec(entrypoint="true", submission_id="other"))
+
+        async def follow(name: str) -> None:
+            await wait_for_job(client, name, poll_interval=0.2, log=DriverLog(client, Lines()))
+
+        following = [asyncio.create_task(follow(name)) for name in names]
+        async with asyncio.timeout(20):
+            job = await wait_for_job(client, "other", poll_interval=0.2)
+        assert job.status == "SUCCEEDED"
+        assert len(fake.asked("GET", "/api/v0/logs")) == LOGS_AT_ONCE
+        for each in following:
+            each.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
 
 
 async def test_a_fault_of_one_job_concerns_nobody_else(fake: FakeDashboard) -> None:
