@@ -29,35 +29,41 @@ SETTLE_SECONDS = 15.0
 T = TypeVar("T")
 
 
-class Pipe:
-    """Counts what the triggers of this process have logged, and how much of that Airflow has read for certain.
+class PipeCount:
+    """How many bytes the job triggers of this process have logged, and how many of them Airflow must have taken.
 
     The process that writes the triggers' logs reads 4096 bytes of what all of them have logged in the round in which it
     answers one request, and what it has not read when a trigger ends is not in the task log (Airflow 3.3.2,
-    ``TriggerRunnerSupervisor``). Lines of other providers' triggers are not counted.
+    ``TriggerRunnerSupervisor``). Other triggers are not counted.
     """
 
     def __init__(self) -> None:
-        self.written = self.read = 0
+        self.written = self.taken = 0
+        # What one has asked for, the others need not ask for.
+        self.asking = asyncio.Lock()
 
-    def write(self, size: int) -> None:
+    def count(self, *texts: str) -> None:
+        """Count a record that has been logged, with the texts that are in it."""
+        self.add(RECORD_BYTES + len(json.dumps(texts, ensure_ascii=False).encode(errors="replace")))
+
+    def add(self, size: int) -> None:
         """Count bytes that have been logged; more than the pipe holds cannot be left to read."""
         self.written += size
-        self.read = max(self.read, self.written - PIPE_BYTES)
+        self.taken = max(self.taken, self.written - PIPE_BYTES)
 
-    async def round(self, request: Awaitable[T]) -> T:
-        """Await a request to Airflow, and count what it reads with that."""
+    async def during(self, request: Awaitable[T]) -> T:
+        """Await a request to Airflow, and count what it takes in that round."""
         before = self.written
         answer = await request
-        self.read = max(self.read, min(self.read + ROUND_BYTES, before))
+        self.taken = max(self.taken, min(self.taken + ROUND_BYTES, before))
         return answer
 
 
-pipe = Pipe()
+pipe = PipeCount()
 
 
 @dataclass(frozen=True, slots=True)
-class PipedLogger:
+class CountedLogger:
     """Counts what a trigger writes to the task log.
 
     :param logger: the trigger's.
@@ -70,15 +76,14 @@ class PipedLogger:
     def log(self, level: int, event: str, /, *args: object) -> None:
         self.logger.log(level, event, *args)
         ti = self.task_instance
-        record = [event % args if args else event, ti.dag_id, ti.run_id, ti.task_id]
-        pipe.write(RECORD_BYTES + len(json.dumps(record, ensure_ascii=False).encode()))
+        pipe.count(event % args if args else event, ti.dag_id, ti.run_id, ti.task_id)
 
 
 @dataclass(frozen=True, slots=True)
 class XComBookmark:
     """The position as an XCom of the task, ``{"submission_id", "bytes"}``.
 
-    A fault of Airflow is logged and costs repeated lines at most.
+    A fault of Airflow is logged and costs repeated lines, or the last ones if it lasts until the trigger ends.
 
     :param task_instance: the task of the trigger.
     """
@@ -98,12 +103,11 @@ class XComBookmark:
         from airflow.sdk import conf
         from airflow.sdk.execution_time.xcom import XCom
 
-        pipe.write(TRIGGER_BYTES)
         if conf.getboolean("logging", "remote_logging", fallback=False):
             # Airflow 3.3 does not upload what a trigger has logged that did not end: the log has to be shown anew.
             return 0
         try:
-            kept = await pipe.round(XCom.aget_one(key=KEY, **self._where()))
+            kept = await pipe.during(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.warning("Airflow cannot say how far the log of Ray job %s is shown: %s", submission_id, error)
             return 0
@@ -115,26 +119,27 @@ class XComBookmark:
 
         try:
             value = {"submission_id": submission_id, "bytes": delivered}
-            await pipe.round(XCom.aset(key=KEY, value=value, **self._where()))
+            await pipe.during(XCom.aset(key=KEY, value=value, **self._where()))
         except Exception as error:
             log.warning("Airflow cannot keep how far the log of Ray job %s is shown: %s", submission_id, error)
 
     async def settle(self, at_most: int) -> bool:
-        """Have Airflow read the pipe until no more than so many bytes of what is in it now are left.
+        """Have Airflow take what the triggers of this process have logged up to now.
 
         The request is for the position, which the task has kept before it deferred.
 
+        :param at_most: bytes that may be left.
         :returns: whether that is certain.
         """
+        enough = pipe.written - at_most
+        if pipe.taken >= enough:
+            return True
         from airflow.sdk.execution_time.xcom import XCom
 
-        enough = pipe.written - at_most
-        if pipe.read >= enough:
-            return True
         try:
-            async with asyncio.timeout(SETTLE_SECONDS):
-                while pipe.read < enough:
-                    await pipe.round(XCom.aget_one(key=KEY, **self._where()))
+            async with asyncio.timeout(SETTLE_SECONDS), pipe.asking:
+                while pipe.taken < enough:
+                    await pipe.during(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.debug("Airflow does not say whether it has read the log: %s", error)
             return False

@@ -14,7 +14,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -165,10 +165,13 @@ class Http:
         return f"{method} {self.base_url}{path}"
 
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
-        try:
-            text = await response.content.readexactly(ERROR_TEXT_LIMIT)
-        except asyncio.IncompleteReadError as shorter:
-            text = shorter.partial
+        text = b""
+        # The status is known; the reason is what comes of it.
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async for piece in response.content.iter_any():
+                text += piece
+                if len(text) > ERROR_TEXT_LIMIT:
+                    break
         said = text.decode("utf-8", "replace")
         return refusal(name, response.status, said, response.headers.get("Location"), self._token_field)
 

@@ -85,7 +85,7 @@ class Relay:
         self._bytes -= size
         # Once a line has been held back, all that follow are, up to the next settle(): no holes within holes.
         if self._lines >= 0 and self._bytes >= 0 and not self._held:
-            self._write(level_of(line), line)
+            self._write(line)
             return
         if len(self._held) == LAST_LINES:
             self._missing_lines += 1
@@ -103,7 +103,7 @@ class Relay:
                 BYTES_PER_SECOND,
             )
         for line, _ in self._held:
-            self._write(level_of(line), line)
+            self._write(line)
         self._held.clear()
         self._missing_lines = self._missing_bytes = 0
 
@@ -111,5 +111,5 @@ class Relay:
         """Warn about what is missing, and say where it is."""
         self._logger.log(logging.WARNING, f"{message}; the whole log: %s", *args, self._where)
 
-    def _write(self, level: int, line: str) -> None:
-        self._logger.log(level, "%s", line)
+    def _write(self, line: str) -> None:
+        self._logger.log(level_of(line), "%s", line)

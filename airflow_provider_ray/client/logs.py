@@ -39,8 +39,9 @@ class Bookmark(Protocol):
     """Keeps how far a log has been delivered, where the next process that goes on with it looks."""
 
     async def settle(self, at_most: int) -> bool:
-        """Return when no more than so many bytes of what was written are still on their way into the task log.
+        """Return when what this process has written to task logs has been taken from it.
 
+        :param at_most: bytes that may still be on their way.
         :returns: whether that is certain.
         """
 
@@ -79,15 +80,15 @@ class DriverLog:
         """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
 
         :param job: the job as last seen.
-        :param final: the job has ended: read in any case, repeat a read that fails for 15 seconds, warn if it still
-            does, and hand over a last line without a line break.
+        :param final: the job has ended: read in any case, as soon as it is this log's turn; repeat a read that fails
+            for 15 seconds, warn if it still does, and hand over a last line without a line break.
         :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
         """
-        if job.driver_node_id is None:
-            return
-        if not final and (monotonic() < self._next_read or self._client.jobs.logs_are_busy):
+        if job.driver_node_id is None or (monotonic() < self._next_read and not final):
             return
         relay = await self._open(job)
+        if self._client.jobs.logs_are_busy and not final:
+            return
         self._settled_for, self._settles, started = 0.0, True, monotonic()
         try:
             try:
@@ -174,7 +175,7 @@ class DriverLog:
         return rest[len(piece) :]
 
     async def _settle(self, *, at_most: int) -> None:
-        """Let Airflow take what was shown, if more than so many bytes are on their way."""
+        """Let Airflow take what was shown, here and by others, if more bytes than that are on their way."""
         if self._bookmark is None or not self._settles:
             return
         started = monotonic()

@@ -1,7 +1,8 @@
 """One client per cluster for everybody in an event loop, so that many waits cost a cluster no more than one.
 
 However many jobs are waited for, a cluster is asked for their states in rounds, one a second at most: whoever wants to
-know a state gets it from the next round. Whoever wants to know what is free shares an answer as well.
+know a state gets it from the next round. Whoever wants to know what is free, or whether Ray still answers, shares an
+answer as well.
 """
 
 from __future__ import annotations
@@ -139,6 +140,8 @@ class SharedJobs(Jobs):
     async def _answer(self, wanted: _Wanted) -> None:
         listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
         for number, (submission_id, futures) in enumerate(wanted.items(), start=1):
+            if not any(_unanswered(futures)):
+                continue
             if submission_id in listed:
                 job = listed[submission_id]
             else:
@@ -160,8 +163,8 @@ class SharedJobs(Jobs):
     def _listing_pays(self, number: int) -> bool:
         """Whether lists keep the cluster busy for a smaller share of the time than a request for each job would.
 
-        All who ask now are taken to ask every second, as they do for a minute: those who have waited for longer may get
-        a list where single requests would be cheaper, but never more than ``LISTING_SHARE`` allows.
+        All who ask now are taken to ask every second, as they do for a minute: for those who have waited longer a list
+        may be read where single requests would be cheaper, but no more often than ``_pause_after`` allows.
         """
         if monotonic() - self._listed_at > LISTING_FORGOTTEN_SECONDS:
             self._list_seconds = 0.0
@@ -179,19 +182,16 @@ class SharedJobs(Jobs):
     async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
         started = monotonic()
         try:
-            listed = await self.pick(wanted, self._listed)
+            self._listed, fault = await self.pick(wanted, self._listed), None
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
             log.debug("The jobs cannot be listed now: %s", error)
-            self._listed, self._listed_at = {}, monotonic()
-            took = self._listed_at - started
-            # One that was refused, or took long to fail, is not tried again for a while.
-            self._list_seconds = took if error.transient and took < ROUND_SECONDS else inf
-            return {}
+            self._listed, fault = {}, error
         self._listed_at = monotonic()
-        self._listed = listed
-        self._list_seconds = self._listed_at - started
-        self._next_round = max(self._next_round, self._listed_at + _pause_after(self._list_seconds))
+        took = self._listed_at - started
+        # One that was refused, or took long to fail, is not tried again for a while.
+        self._list_seconds = inf if fault and not (fault.transient and took < ROUND_SECONDS) else took
+        self._next_round = max(self._next_round, self._listed_at + _pause_after(took))
         return self._listed
 
 
@@ -212,10 +212,11 @@ def _unanswered(futures: Iterable[asyncio.Future[JobDetails]]) -> Iterator[async
 
 
 class SharedCluster(Cluster):
-    """What a cluster is; when it has forgotten its jobs, all who wait for one ask for a sign of life at once."""
+    """What can be asked of a cluster; versions that are asked for at about the same time come from the same answer."""
 
     def __init__(self, http: Http) -> None:
         super().__init__(http)
+        # A sign of life, for which all ask at once when the cluster has forgotten their jobs.
         self._version = SharedAnswer[ClusterVersion](super().version, lambda _: ROUND_SECONDS)
 
     async def version(self) -> ClusterVersion:

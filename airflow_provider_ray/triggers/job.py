@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.log_bookmark import RECORD_BYTES, PipedLogger, XComBookmark, pipe
+from airflow_provider_ray.log_bookmark import TRIGGER_BYTES, CountedLogger, XComBookmark, pipe
 from airflow_provider_ray.sealing import unseal
 from airflow_provider_ray.target import tell_stopped
 
@@ -123,6 +123,7 @@ class RayJobTrigger(BaseTrigger):
         from airflow_provider_ray.client.outcome import Outcome
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
+        pipe.add(TRIGGER_BYTES)
         try:
             outcome = await self._watch()
         except RayError as fault:
@@ -134,8 +135,8 @@ class RayJobTrigger(BaseTrigger):
         await asyncio.sleep(not_before - monotonic())
         jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
         event = {**jobs, **outcome.to_json()}
-        # Airflow logs it.
-        pipe.write(RECORD_BYTES + len(repr(event)))
+        # Airflow logs it, and what others log stands behind it.
+        pipe.count(repr(event))
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
@@ -167,7 +168,7 @@ class RayJobTrigger(BaseTrigger):
         # Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call on_kill.
         self._config = await asyncio.shield(asyncio.ensure_future(RayHook(self.conn_id).aget_config()))
         ti = self.task_instance
-        logger = PipedLogger(self.log, ti) if ti else self.log
+        logger = CountedLogger(self.log, ti) if ti else self.log
         async with shared_client(self._config) as client:
             waited = await self._submit(client, self.sealed_spec) if self.sealed_spec is not None else 0.0
             if self.submit_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import deque
 from types import SimpleNamespace
@@ -12,12 +13,20 @@ import pytest
 from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_provider_ray import log_bookmark
-from airflow_provider_ray.log_bookmark import KEY, Pipe, PipedLogger, XComBookmark
+from airflow_provider_ray.log_bookmark import KEY, CountedLogger, PipeCount, XComBookmark
 from tests.lines import Lines
 
 pytestmark = pytest.mark.anyio
 
 WHERE = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 2}
+
+
+@pytest.fixture(autouse=True)
+def pipe(monkeypatch: pytest.MonkeyPatch) -> PipeCount:
+    """A count that knows of no other test."""
+    fresh = PipeCount()
+    monkeypatch.setattr(log_bookmark, "pipe", fresh)
+    return fresh
 
 
 @pytest.fixture
@@ -40,8 +49,8 @@ def bookmark(**other: Any) -> XComBookmark:
     return XComBookmark(SimpleNamespace(**{**WHERE, **other}))
 
 
-def piped(logger: Any) -> PipedLogger:
-    return PipedLogger(logger, SimpleNamespace(**WHERE))
+def counted(logger: Any) -> CountedLogger:
+    return CountedLogger(logger, SimpleNamespace(**WHERE))
 
 
 async def test_it_is_found_by_the_same_task_and_job_alone(kept: dict[str, Any]) -> None:
@@ -62,19 +71,11 @@ async def test_nothing_is_delivered_in_the_beginning(kept: dict[str, Any]) -> No
     assert await bookmark().find("j1") == 0
 
 
-@pytest.fixture(autouse=True)
-def pipe(monkeypatch: pytest.MonkeyPatch) -> Pipe:
-    """A pipe that no other test has written to."""
-    fresh = Pipe()
-    monkeypatch.setattr(log_bookmark, "pipe", fresh)
-    return fresh
-
-
 @pytest.mark.parametrize(
     ("written", "at_most", "rounds"), [(0, 0, 0), (10, 0, 1), (50_000, 0, 13), (50_000, 40_000, 3), (10**9, 0, 64)]
 )
 async def test_each_request_lets_airflow_read_as_much_of_the_log(
-    monkeypatch: pytest.MonkeyPatch, pipe: Pipe, written: int, at_most: int, rounds: int
+    monkeypatch: pytest.MonkeyPatch, pipe: PipeCount, written: int, at_most: int, rounds: int
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -82,11 +83,25 @@ async def test_each_request_lets_airflow_read_as_much_of_the_log(
         asked.append(where)
 
     monkeypatch.setattr(XCom, "aget_one", staticmethod(ask))
-    pipe.write(written)
+    pipe.add(written)
     assert await bookmark().settle(at_most)
     assert asked == [{"key": KEY, **WHERE}] * rounds
     assert await bookmark().settle(at_most)
     assert len(asked) == rounds
+
+
+# As Airflow 3.3.2 writes it.
+RECORD = {
+    "timestamp": "2026-11-22T03:05:45.132880Z",
+    "level": "warning",
+    "ti_id": "01a20136-96e7-7643-b35e-a3cdd1582468",
+    "try_number": 1,
+    "trigger_id": 123456,
+    "logger": "airflow_provider_ray.triggers.job.RayJobTrigger",
+    "filename": "log_bookmark.py",
+    "lineno": 100,
+    **WHERE,
+}
 
 
 class Supervisor:
@@ -96,16 +111,18 @@ class Supervisor:
     """
 
     def __init__(self) -> None:
+        self.requests = 0
         self.lines: list[str] = []
         self._pipe = self._rest = b""
         self._requests: deque[asyncio.Future[None]] = deque()
 
     def log(self, _: int, event: str, /, *args: object) -> None:
-        self._pipe += b" " * log_bookmark.RECORD_BYTES + (event % args).encode() + b"\n"
+        self._pipe += json.dumps({**RECORD, "event": event % args}).encode() + b"\n"
         while len(self._pipe) > log_bookmark.PIPE_BYTES * 0.8:
             self._read()
 
     async def ask(self, **_: Any) -> None:
+        self.requests += 1
         self._requests.append(asyncio.get_running_loop().create_future())
         await self._requests[-1]
 
@@ -119,7 +136,7 @@ class Supervisor:
     def _read(self) -> None:
         *read, self._rest = (self._rest + self._pipe[:4096]).split(b"\n")
         self._pipe = self._pipe[4096:]
-        self.lines.extend(line.decode().strip() for line in read)
+        self.lines.extend(json.loads(line)["event"] for line in read)
 
 
 async def test_a_quiet_trigger_s_line_is_read_though_noisy_ones_have_filled_the_pipe(
@@ -133,10 +150,10 @@ async def test_a_quiet_trigger_s_line_is_read_though_noisy_ones_have_filled_the_
         noise = chance.choice([0, 0, 20])
         for _ in range(chance.randrange(5)):
             for line in range(noise):
-                piped(supervisor).log(20, "%s", f"{number} noise {line} {'x' * 1500}")
+                counted(supervisor).log(20, "%s", f"{number} noise {line} {'x' * 1500}")
             await bookmark().settle(64 * 1024)
             await asyncio.sleep(0)
-        piped(supervisor).log(20, "%s", f"{number} ends")
+        counted(supervisor).log(20, "%s", f"{number} ends")
         assert await bookmark().settle(0)
         assert f"{number} ends" in supervisor.lines
 
@@ -144,30 +161,42 @@ async def test_a_quiet_trigger_s_line_is_read_though_noisy_ones_have_filled_the_
     serving.cancel()
 
 
-async def test_what_is_logged_while_airflow_answers_may_not_have_been_read(pipe: Pipe) -> None:
+async def test_many_who_end_together_ask_no_more_often_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor()
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(supervisor.ask))
+    serving = asyncio.create_task(supervisor.serve())
+    for number in range(100):
+        counted(supervisor).log(20, "%s", f"{number} ends")
+    assert all(await asyncio.gather(*(bookmark().settle(0) for _ in range(100))))
+    assert {f"{number} ends" for number in range(100)} == set(supervisor.lines)
+    assert supervisor.requests < 20
+    serving.cancel()
+
+
+async def test_what_is_logged_while_airflow_answers_may_not_have_been_read(pipe: PipeCount) -> None:
     async def answer() -> str:
-        pipe.write(1000)
+        pipe.add(1000)
         return "answer"
 
-    pipe.write(100)
-    assert await pipe.round(answer()) == "answer"
-    assert (pipe.written, pipe.read) == (1100, 100)
+    pipe.add(100)
+    assert await pipe.during(answer()) == "answer"
+    assert (pipe.written, pipe.taken) == (1100, 100)
 
 
-def test_what_airflow_makes_of_a_line_is_counted(pipe: Pipe) -> None:
+def test_what_airflow_makes_of_a_line_is_counted(pipe: PipeCount) -> None:
     lines = Lines()
-    piped(lines).log(20, "%s", "\x1b[36m" * 100)
+    counted(lines).log(20, "%s", "\x1b[36m" * 100)
     assert lines == ["\x1b[36m" * 100]
     assert pipe.written == log_bookmark.RECORD_BYTES + len(r"\u001b[36m") * 100 + len('["", "d", "r", "t"]')
 
 
-async def test_airflow_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, pipe: Pipe) -> None:
+async def test_airflow_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, pipe: PipeCount) -> None:
     async def silent(**_: Any) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(XCom, "aget_one", staticmethod(silent))
     monkeypatch.setattr(log_bookmark, "SETTLE_SECONDS", 0.1)
-    pipe.write(10)
+    pipe.add(10)
     assert not await bookmark().settle(0)
 
 

@@ -242,6 +242,12 @@ async def test_a_reason_that_comes_in_pieces_is_read_to_its_end() -> None:
         await version(ClusterConfig(url=f"http://127.0.0.1:{answering_once(first + head, reason)}"))
 
 
+async def test_a_status_counts_though_its_reason_is_cut_off() -> None:
+    answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 50\r\nConnection: close\r\n\r\nno token"
+    with pytest.raises(RayAuthError, match="no token"):
+        await version(ClusterConfig(url=f"http://127.0.0.1:{answering_once(answer)}"))
+
+
 # What json still gets along with, and whoever walks over it does not, depends on the release of Python.
 @pytest.mark.parametrize("depth", [940, 990])
 async def test_a_record_that_is_nested_too_deep_is_an_error_of_ours(

@@ -154,6 +154,11 @@ async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monke
     assert len(fake.asked("GET", PATH)) < 30 + 10
 
 
+async def _ends(tasks: list[asyncio.Task[None]], number: int) -> None:
+    while sum(task.done() for task in tasks) < number:
+        await asyncio.sleep(0.1)
+
+
 def _pays_unless_it_fails(jobs: SharedJobs, number: int) -> bool:
     """However slow this host is."""
     return number >= shared.LIST_FROM and jobs._list_seconds < inf
@@ -173,6 +178,19 @@ async def test_all_who_miss_their_job_share_a_sign_of_life(
 
 
 async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
+    class Slow:
+        """A bookmark of an Airflow that takes its time."""
+
+        async def find(self, _: str) -> int:
+            await asyncio.sleep(0.05)
+            return 0
+
+        async def put(self, *_: Any) -> None:
+            raise AssertionError("no log can be read")
+
+        async def settle(self, _: int) -> bool:
+            return True
+
     names = await submit(fake, 120, ends_after=None)
     fake.outcomes["other"] = Outcome(ends_after=3.0)
     fake.fail("hang", path="/api/v0/logs", times=1000)
@@ -181,13 +199,17 @@ async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
         await client.jobs.submit(JobSpec(entrypoint="true", submission_id="other"))
 
         async def follow(name: str) -> None:
-            await wait_for_job(client, name, poll_interval=0.2, log=DriverLog(client, Lines()))
+            await wait_for_job(client, name, poll_interval=0.2, log=DriverLog(client, Lines(), Slow()))
 
         following = [asyncio.create_task(follow(name)) for name in names]
         async with asyncio.timeout(20):
             job = await wait_for_job(client, "other", poll_interval=0.2)
         assert job.status == "SUCCEEDED"
         assert len(fake.asked("GET", "/api/v0/logs")) == LOGS_AT_ONCE
+        # Those who have found no room to read still look at their jobs.
+        fake.jobs.clear()
+        async with asyncio.timeout(20):
+            await _ends(following, len(names) - LOGS_AT_ONCE)
         for each in following:
             each.cancel()
         await asyncio.gather(*following, return_exceptions=True)

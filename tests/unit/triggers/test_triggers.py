@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
 
+from airflow_provider_ray import log_bookmark
 from airflow_provider_ray.client.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.sealing import seal
@@ -75,6 +76,28 @@ def test_nothing_in_an_event_ends_the_triggerer(dashboard: FakeDashboard) -> Non
     assert events[0]["job"]["message"] == events[0]["job"]["error_type"] == "ab ?"
     assert events[0]["log_tail"] == ["last  words"]
     assert events[1]["fault"] == ["RayServeDeployFailed", "Serve application 'app': DEPLOY_FAILED\nab ?"]
+
+
+def test_what_a_trigger_logs_has_been_taken_before_it_fires(
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(**_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(XCom, "aset", staticmethod(nothing))
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(nothing))
+    count = log_bookmark.PipeCount()
+    for module in (job, log_bookmark):
+        monkeypatch.setattr(module, "pipe", count)
+    dashboard.outcomes["s"] = Outcome(log=b"x" * 10_000 + b"\n")
+    RayHook().submit_job("true", submission_id="s")
+    watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1, fetch_logs=True)
+    watching.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
+    event = asyncio.run(first_event(watching))
+    assert count.written > log_bookmark.TRIGGER_BYTES + 10_000 + len(repr(event))
+    left = log_bookmark.PipeCount()
+    left.count(repr(event))
+    assert count.written - count.taken == left.written
 
 
 @pytest.fixture
