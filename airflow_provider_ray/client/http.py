@@ -38,6 +38,7 @@ from airflow_provider_ray.client.storable import is_suspect, storable
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
+REASON_SECONDS = 5.0
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024
 # A megabyte of JSON takes some ten milliseconds to decode, in which nothing else in the loop goes on.
 LARGE_BYTES = 256 * 1024
@@ -165,15 +166,20 @@ class Http:
         return f"{method} {self.base_url}{path}"
 
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
-        text = b""
-        # The status is known; the reason is what comes of it.
-        with suppress(aiohttp.ClientError, TimeoutError):
+        said = await read_reason(response)
+        return refusal(name, response.status, said, response.headers.get("Location"), self._token_field)
+
+
+async def read_reason(response: aiohttp.ClientResponse) -> str:
+    """The beginning of an error's body, as much of it as comes in time: the status is known without."""
+    text = b""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(REASON_SECONDS):
             async for piece in response.content.iter_any():
                 text += piece
                 if len(text) > ERROR_TEXT_LIMIT:
                     break
-        said = text.decode("utf-8", "replace")
-        return refusal(name, response.status, said, response.headers.get("Location"), self._token_field)
+    return text.decode("utf-8", "replace")
 
 
 @contextmanager

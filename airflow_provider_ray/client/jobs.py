@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from airflow_provider_ray.client.errors import RayClusterUnavailable
 from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobspec import JobSpec, check_submission_id
 from airflow_provider_ray.client.models import JobDetails
@@ -19,6 +20,7 @@ from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 JOB_LIMIT = 10_000
 # Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
 LOGS_AT_ONCE = 50
+LOG_TURN_SECONDS = 60.0
 
 
 class Jobs:
@@ -103,8 +105,21 @@ class Jobs:
             "lines": str(lines),
         }
         get = self._http.open("GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout)
-        async with self._logs, get as response:
+        async with self._log_turn(), get as response:
             yield response.content
+
+    @asynccontextmanager
+    async def _log_turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(LOG_TURN_SECONDS):
+                await self._logs.acquire()
+        except TimeoutError as error:
+            reason = f"{LOGS_AT_ONCE} logs of the cluster have been read for {LOG_TURN_SECONDS:g} seconds"
+            raise RayClusterUnavailable.from_message(f"No turn to read another log: {reason}") from error
+        try:
+            yield
+        finally:
+            self._logs.release()
 
 
 def _without_news(job: JobDetails | None, body: Mapping[str, Any]) -> JobDetails | None:

@@ -99,6 +99,8 @@ class DriverLog:
                 log.log(level, "The driver's log cannot be read now: %s", error)
             # Before the position says that it has been shown.
             await self._settle(at_most=0 if final else LITTLE_BYTES)
+            if final and not self._settles:
+                log.warning("Airflow has not taken all of the log of Ray job %s in time", job.submission_id)
         finally:
             read = monotonic()
             # Also when cancelled: what has been shown must not be shown again by whoever goes on.

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from airflow_provider_ray.client.config import ClusterConfig, check_headers
 from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
-from airflow_provider_ray.client.http import ERROR_TEXT_LIMIT, Http
+from airflow_provider_ray.client.http import Http, read_reason
 from airflow_provider_ray.client.jobspec import as_json, check_seconds
 from airflow_provider_ray.client.models import ServeDetails
 from airflow_provider_ray.client.storable import is_suspect, storable
@@ -88,7 +88,7 @@ class Serve:
         async with self._proxy.raw(method, url, headers=sent, timeout=limits, **options) as response:
             request = f"{method} {url}"
             if not 200 <= response.status < 300:
-                text = (await response.content.read(ERROR_TEXT_LIMIT)).decode("utf-8", "replace")
+                text = await read_reason(response)
                 raise RayServeBadAnswer(f"{request}: {response.status}: {text[:500]}", response.status)
             answer = await _read_capped(response, request, max_answer_bytes)
             return _decoded(answer, request, response)

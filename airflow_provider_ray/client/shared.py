@@ -95,6 +95,7 @@ class SharedJobs(Jobs):
         self._rounds: asyncio.Task[None] | None = None
         self._next_round = 0.0
         self._get_seconds = 0.005
+        self._got_at = 0.0
         self._list_seconds = 0.0
         self._listed_at = 0.0
         self._listed: Mapping[str, JobDetails] = {}
@@ -151,8 +152,6 @@ class SharedJobs(Jobs):
                 except RayError as error:
                     _refuse(futures, error)
                     if error.transient:
-                        # The cluster is not well; that says nothing about its lists.
-                        self._list_seconds = 0.0
                         raise
                     continue
             for future in _unanswered(futures):
@@ -175,8 +174,15 @@ class SharedJobs(Jobs):
 
     async def _get(self, submission_id: str) -> JobDetails:
         started = monotonic()
-        job = await super().get(submission_id)
-        self._get_seconds += 0.2 * (monotonic() - started - self._get_seconds)
+        try:
+            job = await super().get(submission_id)
+        except RayError as error:
+            if error.transient and self._got_at < self._listed_at:
+                # Nothing has been answered since the last list: if that failed, it was not to blame.
+                self._list_seconds = 0.0
+            raise
+        self._got_at = monotonic()
+        self._get_seconds += 0.2 * (self._got_at - started - self._get_seconds)
         return job
 
     async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:

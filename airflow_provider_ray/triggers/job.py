@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.log_bookmark import TRIGGER_BYTES, CountedLogger, XComBookmark, pipe
+from airflow_provider_ray.log_bookmark import CountedLogger, XComBookmark, pipe
 from airflow_provider_ray.sealing import unseal
 from airflow_provider_ray.target import tell_stopped
 
@@ -118,12 +119,17 @@ class RayJobTrigger(BaseTrigger):
             },
         )
 
+    @property
+    def _logger(self) -> CountedLogger:
+        return CountedLogger(self.log, self.task_instance)
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
         from airflow_provider_ray.client.outcome import Outcome
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
-        pipe.add(TRIGGER_BYTES)
+        # Airflow logs that a trigger starts, fires and ends; what others log stands behind that.
+        pipe.count(self.task_instance)
         try:
             outcome = await self._watch()
         except RayError as fault:
@@ -135,8 +141,8 @@ class RayJobTrigger(BaseTrigger):
         await asyncio.sleep(not_before - monotonic())
         jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
         event = {**jobs, **outcome.to_json()}
-        # Airflow logs it, and what others log stands behind it.
-        pipe.count(repr(event))
+        pipe.count(self.task_instance, repr(event))
+        pipe.count(self.task_instance)
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
@@ -168,7 +174,6 @@ class RayJobTrigger(BaseTrigger):
         # Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call on_kill.
         self._config = await asyncio.shield(asyncio.ensure_future(RayHook(self.conn_id).aget_config()))
         ti = self.task_instance
-        logger = CountedLogger(self.log, ti) if ti else self.log
         async with shared_client(self._config) as client:
             waited = await self._submit(client, self.sealed_spec) if self.sealed_spec is not None else 0.0
             if self.submit_only:
@@ -180,7 +185,7 @@ class RayJobTrigger(BaseTrigger):
                 poll_interval=self.poll_interval,
                 timeout=_until(self.end_time, waited),
                 startup_timeout=_until(self.startup_end_time, waited),
-                logger=logger if self.fetch_logs else None,
+                logger=self._logger if self.fetch_logs else None,
                 bookmark=XComBookmark(ti) if ti else None,
                 owned=self.nonce is not None,
             )
@@ -201,14 +206,14 @@ class RayJobTrigger(BaseTrigger):
             spec,
             poll_interval=self.poll_interval,
             timeout=_until(self.room_end_time),
-            waits=lambda count: self.log.info("Waiting for room on %s: %s", self.conn_id, count),
+            waits=lambda count: self._logger.log(logging.INFO, "Waiting for room on %s: %s", self.conn_id, count),
         )
         async with room as job:
             if job is None:
                 self._submitting = True
                 await post(client, spec)
                 self._submitting = False
-                self.log.info("Submitted Ray job %s", self.submission_id)
+                self._logger.log(logging.INFO, "Submitted Ray job %s", self.submission_id)
         return self._waited_until(job) if has_limit else 0.0
 
     async def _refuse_if_late(self, client: RayClient, spec: JobSpec) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import logs
+from airflow_provider_ray.client import jobs, logs
 from airflow_provider_ray.client.jobspec import JobSpec
 from airflow_provider_ray.client.logs import LINE_LIMIT_BYTES, LINES_AT_ONCE, DriverLog, last_lines, read_log
 from airflow_provider_ray.client.models import JobDetails
@@ -271,6 +272,24 @@ async def test_a_log_without_end_is_followed_up_to_a_limit(
     assert len(lines) == len(shown) + 1
     await log.deliver(job, final=True)
     assert [int(line) for line in lines[len(shown) + 1 :]] == list(range(999_980, 1_000_000))
+
+
+async def test_a_log_that_is_never_given_its_turn_is_a_warning(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jobs, "LOG_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(logs, "FINAL_BUDGET_SECONDS", 0.5)
+    job = await job_with(client, fake, b"line\n")
+    lines, log = Lines(), DriverLog(client, Lines())
+    async with AsyncExitStack() as busy:
+        for _ in range(jobs.LOGS_AT_ONCE):
+            await busy.enter_async_context(client.jobs.log(job))
+        assert client.jobs.logs_are_busy
+        await log.deliver(job)
+        await log.deliver(job, final=True)
+        assert "No turn to read another log" in caplog.text
+    await DriverLog(client, lines).deliver(job, final=True)
+    assert lines == ["line"]
 
 
 class Kept:

@@ -143,7 +143,7 @@ async def test_a_cluster_that_comes_back_is_not_asked_for_each_job(
     fake.fail(503, path=PATH, times=6)
     assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
     # Of six that fail three are lists; the single requests that follow them fail for all in the round.
-    assert len(fake.asked("GET", PATH)) - asked < 20
+    assert len(fake.asked("GET", PATH)) - asked < 30
 
 
 async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +152,25 @@ async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monke
     fake.fail(503, path=PATH)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
     assert len(fake.asked("GET", PATH)) < 30 + 10
+
+
+async def test_a_list_that_hangs_is_left_alone_though_single_requests_fail_at_times(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = []
+
+    async def hangs(self: SharedJobs, *_: Any) -> Any:
+        lists.append(monotonic())
+        await asyncio.sleep(1.1)
+        raise RayClusterUnavailable("GET /api/jobs/", "no answer in time")
+
+    monkeypatch.setattr(SharedJobs, "pick", hangs)
+    names = await submit(fake, 10, ends_after=5.0)
+    for number in (3, 5, 7):
+        fake.fail(503, path=f"{PATH}j{number}")
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert not fake.faults or all(not fault.times for fault in fake.faults)
+    assert len(lists) == 1
 
 
 async def _ends(tasks: list[asyncio.Task[None]], number: int) -> None:
@@ -174,7 +193,7 @@ async def test_all_who_miss_their_job_share_a_sign_of_life(
     fake.jobs.clear()
     ended = await asyncio.gather(*waits, return_exceptions=True)
     assert [type(error) for error in ended] == [RayJobLost] * 30
-    assert 1 <= len(fake.asked("GET", "/api/version")) <= 3
+    assert 1 <= len(fake.asked("GET", "/api/version")) <= 10
 
 
 async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
@@ -202,13 +221,15 @@ async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
             await wait_for_job(client, name, poll_interval=0.2, log=DriverLog(client, Lines(), Slow()))
 
         following = [asyncio.create_task(follow(name)) for name in names]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
+            while len(fake.asked("GET", "/api/v0/logs")) < LOGS_AT_ONCE:
+                await asyncio.sleep(0.1)
             job = await wait_for_job(client, "other", poll_interval=0.2)
         assert job.status == "SUCCEEDED"
         assert len(fake.asked("GET", "/api/v0/logs")) == LOGS_AT_ONCE
         # Those who have found no room to read still look at their jobs.
         fake.jobs.clear()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await _ends(following, len(names) - LOGS_AT_ONCE)
         for each in following:
             each.cancel()
