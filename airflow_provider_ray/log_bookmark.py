@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 # Airflow removes a task's XComs when an attempt starts, but not when it is resumed: each attempt shows the whole log.
 KEY = "ray_log_bookmark"
 ROUND_BYTES = 4096
-# More than the pipe between the two processes holds anywhere.
-PIPE_BYTES = 1024 * 1024
+# More than the pipe between the two processes holds, at Linux's default size.
+PIPE_BYTES = 512 * 1024
 # What Airflow adds to a line beside the names of the task.
 RECORD_BYTES = 350
 SETTLE_SECONDS = 15.0
@@ -140,8 +140,12 @@ class XComBookmark:
 
         try:
             async with asyncio.timeout(SETTLE_SECONDS), pipe.asking:
+                if pipe.taken >= enough:
+                    return True
                 while pipe.taken < enough:
                     await pipe.during(XCom.aget_one(key=KEY, **self._where()))
+                # Once more, for warnings and tracebacks, which nobody counts.
+                await pipe.during(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.debug("Airflow does not say whether it has read the log: %s", error)
         return pipe.taken >= enough

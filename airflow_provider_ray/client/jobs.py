@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from airflow_provider_ray.client.errors import RayClusterUnavailable
+from airflow_provider_ray.client.errors import RayRequestRefused
 from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobspec import JobSpec, check_submission_id
 from airflow_provider_ray.client.models import JobDetails
@@ -20,7 +20,7 @@ from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 JOB_LIMIT = 10_000
 # Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
 LOGS_AT_ONCE = 50
-LOG_TURN_SECONDS = 60.0
+LOG_TURN_SECONDS = 300.0
 
 
 class Jobs:
@@ -98,6 +98,7 @@ class Jobs:
         The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
 
         :param lines: how many of the last lines, -1 for all.
+        :raises RayRequestRefused: when fifty other logs are being read for five minutes.
         """
         query = {
             "node_id": job.driver_node_id or "",
@@ -114,8 +115,9 @@ class Jobs:
             async with asyncio.timeout(LOG_TURN_SECONDS):
                 await self._logs.acquire()
         except TimeoutError as error:
-            reason = f"{LOGS_AT_ONCE} logs of the cluster have been read for {LOG_TURN_SECONDS:g} seconds"
-            raise RayClusterUnavailable.from_message(f"No turn to read another log: {reason}") from error
+            reason = f"{LOGS_AT_ONCE} of the cluster's logs are being read, and there was no turn for another one"
+            # Not to be repeated: whoever asks again stands at the end of the queue.
+            raise RayRequestRefused.from_message(f"{reason} within {LOG_TURN_SECONDS:g} seconds") from error
         try:
             yield
         finally:

@@ -80,8 +80,8 @@ class DriverLog:
         """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
 
         :param job: the job as last seen.
-        :param final: the job has ended: read in any case, as soon as it is this log's turn; repeat a read that fails
-            for 15 seconds, warn if it still does, and hand over a last line without a line break.
+        :param final: the job has ended: wait for a turn to read, repeat a read that fails for 15 seconds, warn if it
+            still does, and hand over a last line without a line break.
         :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
         """
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
@@ -97,6 +97,7 @@ class DriverLog:
             except (RayRequestError, TimeoutError) as error:
                 level = logging.WARNING if final else logging.DEBUG
                 log.log(level, "The driver's log cannot be read now: %s", error)
+            self._settles |= final
             # Before the position says that it has been shown.
             await self._settle(at_most=0 if final else LITTLE_BYTES)
             if final and not self._settles:

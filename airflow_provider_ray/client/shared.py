@@ -177,8 +177,10 @@ class SharedJobs(Jobs):
         try:
             job = await super().get(submission_id)
         except RayError as error:
-            if error.transient and self._got_at < self._listed_at:
-                # Nothing has been answered since the last list: if that failed, it was not to blame.
+            if not error.transient:
+                self._got_at = monotonic()
+            elif self._list_seconds == inf and self._got_at < self._listed_at:
+                # Nothing has been answered since the list failed, so that was not to blame.
                 self._list_seconds = 0.0
             raise
         self._got_at = monotonic()

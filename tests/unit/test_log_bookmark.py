@@ -72,7 +72,7 @@ async def test_nothing_is_delivered_in_the_beginning(kept: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("written", "at_most", "rounds"), [(0, 0, 0), (10, 0, 1), (50_000, 0, 13), (50_000, 40_000, 3), (10**9, 0, 256)]
+    ("written", "at_most", "rounds"), [(0, 0, 0), (10, 0, 2), (50_000, 0, 14), (50_000, 40_000, 4), (10**9, 0, 129)]
 )
 async def test_each_request_lets_airflow_read_as_much_of_the_log(
     monkeypatch: pytest.MonkeyPatch, pipe: PipeCount, written: int, at_most: int, rounds: int
@@ -202,6 +202,18 @@ async def test_airflow_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.
     monkeypatch.setattr(log_bookmark, "SETTLE_SECONDS", 0.1)
     pipe.add(10)
     assert not await bookmark().settle(0)
+
+
+async def test_what_another_has_had_taken_is_certain_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, pipe: PipeCount
+) -> None:
+    async def fails(**_: Any) -> None:
+        await pipe.during(asyncio.sleep(0))
+        raise ConnectionError
+
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(fails))
+    pipe.add(10)
+    assert await bookmark().settle(0)
 
 
 async def test_with_remote_logs_the_whole_log_is_shown_again(

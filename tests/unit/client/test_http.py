@@ -257,7 +257,7 @@ async def test_a_reason_without_end_is_not_waited_for(monkeypatch: pytest.Monkey
     head = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n"
     started = time.monotonic()
     with pytest.raises(RayClusterUnavailable, match="502: dot"):
-        await version(ClusterConfig(url=f"http://127.0.0.1:{answering_once(head, *[b'dot'] * 100)}"))
+        await version(ClusterConfig(url=f"http://127.0.0.1:{answering_once(head + b'dot', *[b'dot'] * 100)}"))
     assert time.monotonic() - started < 5
 
 

@@ -278,17 +278,21 @@ async def test_a_log_that_is_never_given_its_turn_is_a_warning(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jobs, "LOG_TURN_SECONDS", 0.1)
-    monkeypatch.setattr(logs, "FINAL_BUDGET_SECONDS", 0.5)
     job = await job_with(client, fake, b"line\n")
     lines, log = Lines(), DriverLog(client, Lines())
     async with AsyncExitStack() as busy:
         for _ in range(jobs.LOGS_AT_ONCE):
             await busy.enter_async_context(client.jobs.log(job))
         assert client.jobs.logs_are_busy
-        await log.deliver(job)
-        await log.deliver(job, final=True)
-        assert "No turn to read another log" in caplog.text
-    await DriverLog(client, lines).deliver(job, final=True)
+        async with asyncio.timeout(10):
+            await log.deliver(job)
+            assert not caplog.records
+            await log.deliver(job, final=True)
+        assert "no turn for another one" in caplog.text
+    async with AsyncExitStack() as busy:
+        for _ in range(jobs.LOGS_AT_ONCE - 1):
+            await busy.enter_async_context(client.jobs.log(job))
+        await DriverLog(client, lines).deliver(job, final=True)
     assert lines == ["line"]
 
 
@@ -322,7 +326,9 @@ async def test_airflow_takes_what_is_shown_before_there_is_more_or_an_end(
     assert kept.settled[1001:] == [0]
 
 
-async def test_airflow_that_takes_nothing_is_asked_once_in_a_read(client: RayClient, fake: FakeDashboard) -> None:
+async def test_airflow_that_takes_nothing_is_asked_once_in_a_read_and_at_its_end(
+    client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
+) -> None:
     class Silent(Kept):
         async def settle(self, at_most: int) -> bool:
             await super().settle(at_most)
@@ -330,9 +336,14 @@ async def test_airflow_that_takes_nothing_is_asked_once_in_a_read(client: RayCli
 
     job = await job_with(client, fake, b"one more line\n" * 999)
     lines, kept = Lines(), Silent()
-    await DriverLog(client, lines, kept).deliver(job, final=True)
+    log = DriverLog(client, lines, kept)
+    await log.deliver(job)
     assert len(lines) == 999
-    assert len(kept.settled) == 1
+    assert kept.settled == [logs.WINDOW_BYTES]
+    assert "has not taken" not in caplog.text
+    await log.deliver(job, final=True)
+    assert kept.settled[1:] == [0]
+    assert "Airflow has not taken all of the log of Ray job j1 in time" in caplog.text
 
 
 async def test_another_process_goes_on_where_the_bookmark_is(client: RayClient, fake: FakeDashboard) -> None:
