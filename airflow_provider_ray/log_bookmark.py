@@ -144,7 +144,7 @@ class XComBookmark:
                     return True
                 while pipe.taken < enough:
                     await pipe.during(XCom.aget_one(key=KEY, **self._where()))
-                # Once more, for warnings and tracebacks, which nobody counts.
+                # Once more: warnings of this read are not counted. At best, for one round may not hold all of them.
                 await pipe.during(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.debug("Airflow does not say whether it has read the log: %s", error)

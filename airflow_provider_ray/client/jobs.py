@@ -98,7 +98,7 @@ class Jobs:
         The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
 
         :param lines: how many of the last lines, -1 for all.
-        :raises RayRequestRefused: when fifty other logs are being read for five minutes.
+        :raises RayRequestRefused: when there is no turn within ``LOG_TURN_SECONDS``; then nothing has been sent.
         """
         query = {
             "node_id": job.driver_node_id or "",

@@ -97,6 +97,7 @@ class DriverLog:
             except (RayRequestError, TimeoutError) as error:
                 level = logging.WARNING if final else logging.DEBUG
                 log.log(level, "The driver's log cannot be read now: %s", error)
+            # What Airflow did not take in the midst of the read, it may take at the end.
             self._settles |= final
             # Before the position says that it has been shown.
             await self._settle(at_most=0 if final else LITTLE_BYTES)
