@@ -3,82 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ray.log_pipe import pipe
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from airflow_provider_ray.client.log_lines import Logger
-
 log = logging.getLogger(__name__)
 
 # Airflow removes a task's XComs when an attempt starts, but not when it is resumed: each attempt shows the whole log.
 KEY = "ray_log_bookmark"
-ROUND_BYTES = 4096
-# More than the pipe between the two processes holds, at Linux's default size.
-PIPE_BYTES = 512 * 1024
-# What Airflow adds to a line beside the names of the task.
-RECORD_BYTES = 350
 SETTLE_SECONDS = 15.0
-
-T = TypeVar("T")
-
-
-class PipeCount:
-    """How many bytes the job triggers of this process have logged, and how many of them Airflow must have taken.
-
-    The process that writes the triggers' logs reads 4096 bytes of what all of them have logged in the round in which it
-    answers one request, and what it has not read when a trigger ends is not in the task log (Airflow 3.3.2,
-    ``TriggerRunnerSupervisor``). Other triggers are not counted.
-    """
-
-    def __init__(self) -> None:
-        self.written = self.taken = 0
-        # What one has asked for, the others need not ask for.
-        self.asking = asyncio.Lock()
-
-    def count(self, task_instance: RuntimeTaskInstanceProtocol | None, text: str = "") -> None:
-        """Count a record that a task's trigger has logged, or that Airflow logs of it."""
-        ti = task_instance
-        names = "" if ti is None else ti.dag_id + ti.run_id + ti.task_id
-        # Of a trigger that starts, fires or ends Airflow says the names twice.
-        self.add(RECORD_BYTES + len(json.dumps(text + names + names, ensure_ascii=False).encode(errors="replace")))
-
-    def add(self, size: int) -> None:
-        """Count bytes that have been logged; more than the pipe holds cannot be left to read."""
-        self.written += size
-        self.taken = max(self.taken, self.written - PIPE_BYTES)
-
-    async def during(self, request: Awaitable[T]) -> T:
-        """Await a request to Airflow, and count what it takes in that round."""
-        before = self.written
-        answer = await request
-        self.taken = max(self.taken, min(self.taken + ROUND_BYTES, before))
-        return answer
-
-
-pipe = PipeCount()
-
-
-@dataclass(frozen=True, slots=True)
-class CountedLogger:
-    """Counts what a trigger writes to the task log.
-
-    :param logger: the trigger's.
-    :param task_instance: the task of the trigger, whose names are in each record.
-    """
-
-    logger: Logger
-    task_instance: RuntimeTaskInstanceProtocol | None
-
-    def log(self, level: int, event: str, /, *args: object) -> None:
-        self.logger.log(level, event, *args)
-        pipe.count(self.task_instance, event % args if args else event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +79,8 @@ class XComBookmark:
 
         try:
             async with asyncio.timeout(SETTLE_SECONDS), pipe.asking:
-                if pipe.taken >= enough:
-                    return True
                 while pipe.taken < enough:
                     await pipe.during(XCom.aget_one(key=KEY, **self._where()))
-                # Once more: warnings of this read are not counted. At best, for one round may not hold all of them.
-                await pipe.during(XCom.aget_one(key=KEY, **self._where()))
         except Exception as error:
             log.debug("Airflow does not say whether it has read the log: %s", error)
         return pipe.taken >= enough

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 
-from airflow_provider_ray.client.errors import RayRequestRefused
+from airflow_provider_ray.client.errors import RayClusterUnavailable
 from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobspec import JobSpec, check_submission_id
 from airflow_provider_ray.client.models import JobDetails
@@ -20,7 +21,6 @@ from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 JOB_LIMIT = 10_000
 # Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
 LOGS_AT_ONCE = 50
-LOG_TURN_SECONDS = 300.0
 
 
 class Jobs:
@@ -92,13 +92,17 @@ class Jobs:
         await self._http.read("DELETE", _path(submission_id), dict)
 
     @asynccontextmanager
-    async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
+    async def log(
+        self, job: JobDetails, *, lines: int = -1, turn_until: float | None = None
+    ) -> AsyncIterator[aiohttp.StreamReader]:
         """Bytes of the driver's log so far.
 
         The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
 
         :param lines: how many of the last lines, -1 for all.
-        :raises RayRequestRefused: when there is no turn within ``LOG_TURN_SECONDS``; then nothing has been sent.
+        :param turn_until: how long to wait while too many logs are being read, on :func:`time.monotonic`'s clock; None
+            for no limit.
+        :raises RayClusterUnavailable: when there is no turn by then; nothing has been sent.
         """
         query = {
             "node_id": job.driver_node_id or "",
@@ -106,18 +110,17 @@ class Jobs:
             "lines": str(lines),
         }
         get = self._http.open("GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout)
-        async with self._log_turn(), get as response:
+        async with self._log_turn(turn_until), get as response:
             yield response.content
 
     @asynccontextmanager
-    async def _log_turn(self) -> AsyncIterator[None]:
+    async def _log_turn(self, until: float | None) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(LOG_TURN_SECONDS):
+            async with asyncio.timeout(None if until is None else max(until - monotonic(), 0)):
                 await self._logs.acquire()
         except TimeoutError as error:
             reason = f"{LOGS_AT_ONCE} of the cluster's logs are being read, and there was no turn for another one"
-            # Not to be repeated: whoever asks again stands at the end of the queue.
-            raise RayRequestRefused.from_message(f"{reason} within {LOG_TURN_SECONDS:g} seconds") from error
+            raise RayClusterUnavailable("GET /api/v0/logs/file", reason, never_sent=True) from error
         try:
             yield
         finally:

@@ -26,6 +26,8 @@ FOLLOWED_BYTES = 32 * 1024 * 1024
 READING_SHARE = 0.05
 MARKING_SHARE = 0.2
 FINAL_BUDGET_SECONDS = 15.0
+# How long the last read waits for its turn where others hang.
+LAST_TURN_SECONDS = 300.0
 BOOKMARK_SECONDS = 2.0
 # Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
 LINES_AT_ONCE = 100
@@ -73,6 +75,7 @@ class DriverLog:
         self._relay: Relay | None = None
         self._next_read = 0.0
         self._within_line = False
+        self._turn_until = 0.0
         self._settled_for = 0.0
         self._settles = True
 
@@ -80,8 +83,8 @@ class DriverLog:
         """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
 
         :param job: the job as last seen.
-        :param final: the job has ended: wait for a turn to read, repeat a read that fails for 15 seconds, warn if it
-            still does, and hand over a last line without a line break.
+        :param final: the job has ended: wait up to five minutes for a turn to read, repeat a read that fails for 15
+            seconds, warn if it still does, and hand over a last line without a line break.
         :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
         """
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
@@ -90,6 +93,8 @@ class DriverLog:
         if self._client.jobs.logs_are_busy and not final:
             return
         self._settled_for, self._settles, started = 0.0, True, monotonic()
+        # For all tries together: whoever asks again stands at the end of the queue.
+        self._turn_until = started + (LAST_TURN_SECONDS if final else 0)
         try:
             try:
                 async with asyncio.timeout(None if within is None else max(within, 0)):
@@ -98,7 +103,7 @@ class DriverLog:
                 level = logging.WARNING if final else logging.DEBUG
                 log.log(level, "The driver's log cannot be read now: %s", error)
             # What Airflow did not take in the midst of the read, it may take at the end.
-            self._settles |= final
+            self._settles = self._settles or final
             # Before the position says that it has been shown.
             await self._settle(at_most=0 if final else LITTLE_BYTES)
             if final and not self._settles:
@@ -142,13 +147,13 @@ class DriverLog:
             relay.say("The driver's log is shown up to its first %d bytes and, once it has ended, its last lines",
                       self.delivered)  # fmt: skip
         if final:
-            for line in await last_lines(self._client, job):
+            for line in await last_lines(self._client, job, self._turn_until):
                 relay.show(line, len(line))
             relay.settle()
 
     async def _follow(self, job: JobDetails, relay: Relay, final: bool) -> None:
         to_skip, rest = self.delivered, b""
-        async with self._client.jobs.log(job) as stream:
+        async with self._client.jobs.log(job, turn_until=self._turn_until) as stream:
             async for chunk in stream.iter_chunked(CHUNK_BYTES):
                 fresh = chunk[to_skip:]
                 to_skip -= len(chunk) - len(fresh)
@@ -205,14 +210,19 @@ def _whole_characters(text: bytes) -> bytes:
     return text[: len(text) - len(begun)]
 
 
-async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
-    """The last lines of a driver's log, long ones cut off; none when they cannot be read now."""
+async def last_lines(client: RayClient, job: JobDetails, turn_until: float | None = None) -> list[str]:
+    """The last lines of a driver's log, long ones cut off; none when they cannot be read now.
+
+    :param turn_until: how long to wait while too many logs are being read, on :func:`time.monotonic`'s clock; 15
+        seconds by default.
+    """
+    until = monotonic() + FINAL_BUDGET_SECONDS if turn_until is None else turn_until
     if job.driver_node_id is None:
         return []
 
     async def read() -> bytes:
         text = b""
-        async with client.jobs.log(job, lines=LAST_LINES) as stream:
+        async with client.jobs.log(job, lines=LAST_LINES, turn_until=until) as stream:
             async for chunk in stream.iter_chunked(CHUNK_BYTES):
                 text = (text + chunk)[-LINE_LIMIT_BYTES:]
         return text

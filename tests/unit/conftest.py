@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -113,8 +114,16 @@ class TaskLog:
 
 @pytest.fixture
 def task_log() -> Iterator[TaskLog]:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            entries.append({"event": record.getMessage()})
+
+    handler = Handler()
+    package = logging.getLogger("airflow_provider_ray")
     with structlog.testing.capture_logs() as entries:
+        package.addHandler(handler)
         yield TaskLog(entries)
+        package.removeHandler(handler)
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, fake: FakeDashboard, **fields: Any) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 from collections import deque
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.execution_time.xcom import XCom
+from structlog.contextvars import bound_contextvars
 
 from airflow_provider_ray import log_bookmark
-from airflow_provider_ray.log_bookmark import KEY, CountedLogger, PipeCount, XComBookmark
-from tests.lines import Lines
+from airflow_provider_ray.log_bookmark import KEY, XComBookmark
+from airflow_provider_ray.log_pipe import LogPipe
 
 pytestmark = pytest.mark.anyio
 
@@ -22,9 +25,9 @@ WHERE = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 2}
 
 
 @pytest.fixture(autouse=True)
-def pipe(monkeypatch: pytest.MonkeyPatch) -> PipeCount:
+def pipe(monkeypatch: pytest.MonkeyPatch) -> LogPipe:
     """A count that knows of no other test."""
-    fresh = PipeCount()
+    fresh = LogPipe(capacity=532_480)
     monkeypatch.setattr(log_bookmark, "pipe", fresh)
     return fresh
 
@@ -49,10 +52,6 @@ def bookmark(**other: Any) -> XComBookmark:
     return XComBookmark(SimpleNamespace(**{**WHERE, **other}))
 
 
-def counted(logger: Any) -> CountedLogger:
-    return CountedLogger(logger, SimpleNamespace(**WHERE))
-
-
 async def test_it_is_found_by_the_same_task_and_job_alone(kept: dict[str, Any]) -> None:
     assert await bookmark().find("j1") == 0
     await bookmark().put("j1", 12)
@@ -72,10 +71,10 @@ async def test_nothing_is_delivered_in_the_beginning(kept: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("written", "at_most", "rounds"), [(0, 0, 0), (10, 0, 2), (50_000, 0, 14), (50_000, 40_000, 4), (10**9, 0, 129)]
+    ("written", "at_most", "rounds"), [(0, 0, 0), (10, 0, 1), (50_000, 0, 13), (50_000, 40_000, 3), (10**9, 0, 130)]
 )
 async def test_each_request_lets_airflow_read_as_much_of_the_log(
-    monkeypatch: pytest.MonkeyPatch, pipe: PipeCount, written: int, at_most: int, rounds: int
+    monkeypatch: pytest.MonkeyPatch, pipe: LogPipe, written: int, at_most: int, rounds: int
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -108,20 +107,21 @@ RECORD = {
 PIPE_BYTES = 237_000
 
 
-class Supervisor:
+class Supervisor(logging.Handler):
     """Airflow's end of the pipe: reads 4096 bytes of it in each round, after it has answered one request.
 
     A write into a full pipe waits for it. ``lines`` are those that it has read as a whole.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests = 0
         self.lines: list[str] = []
         self._pipe = self._rest = b""
         self._requests: deque[asyncio.Future[None]] = deque()
 
-    def log(self, _: int, event: str, /, *args: object) -> None:
-        self._pipe += json.dumps({**RECORD, "event": event % args}).encode() + b"\n"
+    def emit(self, record: logging.LogRecord) -> None:
+        self._pipe += json.dumps({**RECORD, "event": record.getMessage()}).encode() + b"\n"
         while len(self._pipe) > PIPE_BYTES:
             self._read()
 
@@ -143,21 +143,41 @@ class Supervisor:
         self.lines.extend(json.loads(line)["event"] for line in read)
 
 
-async def test_a_quiet_trigger_s_line_is_read_though_noisy_ones_have_filled_the_pipe(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    supervisor, chance = Supervisor(), random.Random(1)
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """What answers requests for the position."""
+    supervisor = Supervisor()
     monkeypatch.setattr(XCom, "aget_one", staticmethod(supervisor.ask))
+    return supervisor
+
+
+@pytest.fixture
+def log(supervisor: Supervisor, pipe: LogPipe) -> Iterator[logging.Logger]:
+    """What leads to the supervisor and is counted."""
+    log = logging.getLogger("tests.pipe")
+    log.setLevel(logging.INFO)
+    for handler in (supervisor, pipe):
+        log.addHandler(handler)
+    with bound_contextvars(**WHERE):
+        yield log
+    for handler in (supervisor, pipe):
+        log.removeHandler(handler)
+
+
+async def test_a_quiet_trigger_s_line_is_read_though_noisy_ones_have_filled_the_pipe(
+    supervisor: Supervisor, log: logging.Logger
+) -> None:
+    chance = random.Random(1)
     serving = asyncio.create_task(supervisor.serve())
 
     async def log_and_end(number: int) -> None:
         noise = chance.choice([0, 0, 20])
         for _ in range(chance.randrange(5)):
             for line in range(noise):
-                counted(supervisor).log(20, "%s", f"{number} noise {line} {'x' * 1500}")
+                log.info("%s", f"{number} noise {line} {'x' * 1500}")
             await bookmark().settle(64 * 1024)
             await asyncio.sleep(0)
-        counted(supervisor).log(20, "%s", f"{number} ends")
+        log.info("%s", f"{number} ends")
         assert await bookmark().settle(0)
         assert f"{number} ends" in supervisor.lines
 
@@ -165,36 +185,19 @@ async def test_a_quiet_trigger_s_line_is_read_though_noisy_ones_have_filled_the_
     serving.cancel()
 
 
-async def test_many_who_end_together_ask_no_more_often_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor = Supervisor()
-    monkeypatch.setattr(XCom, "aget_one", staticmethod(supervisor.ask))
+async def test_many_who_end_together_ask_no_more_often_than_it_takes(
+    supervisor: Supervisor, log: logging.Logger
+) -> None:
     serving = asyncio.create_task(supervisor.serve())
     for number in range(100):
-        counted(supervisor).log(20, "%s", f"{number} ends")
+        log.info("%s", f"{number} ends")
     assert all(await asyncio.gather(*(bookmark().settle(0) for _ in range(100))))
     assert {f"{number} ends" for number in range(100)} == set(supervisor.lines)
     assert supervisor.requests < 20
     serving.cancel()
 
 
-async def test_what_is_logged_while_airflow_answers_may_not_have_been_read(pipe: PipeCount) -> None:
-    async def answer() -> str:
-        pipe.add(1000)
-        return "answer"
-
-    pipe.add(100)
-    assert await pipe.during(answer()) == "answer"
-    assert (pipe.written, pipe.taken) == (1100, 100)
-
-
-def test_what_airflow_makes_of_a_line_is_counted(pipe: PipeCount) -> None:
-    lines = Lines()
-    counted(lines).log(20, "%s", "\x1b[36m" * 100)
-    assert lines == ["\x1b[36m" * 100]
-    assert pipe.written == log_bookmark.RECORD_BYTES + len(r"\u001b[36m") * 100 + len('"drtdrt"')
-
-
-async def test_airflow_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, pipe: PipeCount) -> None:
+async def test_airflow_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, pipe: LogPipe) -> None:
     async def silent(**_: Any) -> None:
         await asyncio.Event().wait()
 
@@ -205,7 +208,7 @@ async def test_airflow_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.
 
 
 async def test_what_another_has_had_taken_is_certain_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, pipe: PipeCount
+    monkeypatch: pytest.MonkeyPatch, pipe: LogPipe
 ) -> None:
     async def fails(**_: Any) -> None:
         await pipe.during(asyncio.sleep(0))

@@ -277,7 +277,8 @@ async def test_a_log_without_end_is_followed_up_to_a_limit(
 async def test_a_log_that_is_never_given_its_turn_is_a_warning(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs, "LOG_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(logs, "LAST_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(logs, "FINAL_BUDGET_SECONDS", 0.2)
     job = await job_with(client, fake, b"line\n")
     lines, log = Lines(), DriverLog(client, Lines())
     async with AsyncExitStack() as busy:
@@ -288,7 +289,9 @@ async def test_a_log_that_is_never_given_its_turn_is_a_warning(
             await log.deliver(job)
             assert not caplog.records
             await log.deliver(job, final=True)
-        assert "no turn for another one" in caplog.text
+            assert caplog.text.count("no turn for another one") == 1
+            assert await last_lines(client, job) == []
+            assert caplog.text.count("no turn for another one") == 2
     async with AsyncExitStack() as busy:
         for _ in range(jobs.LOGS_AT_ONCE - 1):
             await busy.enter_async_context(client.jobs.log(job))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from time import time
 from types import SimpleNamespace
 from typing import Any
@@ -12,16 +13,15 @@ import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
 
-from airflow_provider_ray import log_bookmark
 from airflow_provider_ray.client.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.log_pipe import LogPipe, pipe
 from airflow_provider_ray.sealing import seal
 from airflow_provider_ray.triggers import job
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 from airflow_provider_ray.triggers.job import RayJobTrigger
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 from tests.fake_dashboard import FakeDashboard, Outcome
-from tests.unit.conftest import TaskLog
 from tests.unit.deferral import first_event, rebuilt
 
 pytestmark = pytest.mark.anyio
@@ -86,19 +86,20 @@ def test_what_a_trigger_logs_has_been_taken_before_it_fires(
 
     monkeypatch.setattr(XCom, "aset", staticmethod(nothing))
     monkeypatch.setattr(XCom, "aget_one", staticmethod(nothing))
-    count = log_bookmark.PipeCount()
-    for module in (job, log_bookmark):
-        monkeypatch.setattr(module, "pipe", count)
+    for name in ("written", "taken"):
+        monkeypatch.setattr(pipe, name, 0)
+    monkeypatch.setattr(pipe, "asking", asyncio.Lock())
+    monkeypatch.setattr(job.log, "level", logging.INFO)
     dashboard.outcomes["s"] = Outcome(log=b"x" * 10_000 + b"\n")
     RayHook().submit_job("true", submission_id="s")
     watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1, fetch_logs=True)
     watching.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
     event = asyncio.run(first_event(watching))
-    assert count.written > 10_000 + len(repr(event))
-    left = log_bookmark.PipeCount()
-    left.count(watching.task_instance, repr(event))
-    left.count(watching.task_instance)
-    assert count.written - count.taken == left.written
+    assert pipe.written > 10_000 + len(repr(event))
+    left = LogPipe(pipe.written)
+    left.count(repr(event))
+    left.count()
+    assert pipe.written - pipe.taken == left.written
 
 
 @pytest.fixture
@@ -202,13 +203,13 @@ async def test_a_job_can_survive_the_kill_of_its_task(
 
 
 async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
-    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     airflow_says(monkeypatch, "failed", "mine")
     trigger.others = [{"conn_id": "deleted", "submission_id": "older", "nonce": "n0"}]
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "STOPPED"
-    (warning,) = [line for line in task_log.lines if "may still run" in line]
+    (warning,) = [line for line in caplog.messages if "may still run" in line]
     assert warning.startswith("Ray job older on deleted may still run, it could not be stopped: ")
 
 
@@ -219,7 +220,7 @@ async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard,
 
 
 async def test_a_kill_that_fails_says_so(
-    trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+    trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unreachable(**_: object) -> None:
         raise ConnectionError("no API server")
@@ -227,8 +228,8 @@ async def test_a_kill_that_fails_says_so(
     monkeypatch.setattr(job, "KILL_SECONDS", 2.0)
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(unreachable))
     await trigger.on_kill()
-    assert "may still run" in task_log.lines[-1]
-    assert "no API server" in task_log.lines[-1]
+    assert "may still run" in caplog.messages[-1]
+    assert "no API server" in caplog.messages[-1]
 
 
 async def test_a_connection_that_was_deleted_is_reported_to_the_operator(dashboard: FakeDashboard) -> None:
