@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import astuple
 from math import inf
 from time import monotonic
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 from airflow_provider_ray.client.capacity import Capacity
@@ -25,12 +25,10 @@ from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobs import Jobs
 from airflow_provider_ray.client.models import ClusterVersion, JobDetails
 from airflow_provider_ray.client.ray_client import RayClient
+from airflow_provider_ray.client.shared_answer import ROUND_SECONDS, SharedAnswer
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-ROUND_SECONDS = 1.0
 # Whoever comes a little later shares the round, and whoever comes a little too late its answer.
 GATHER_SECONDS = 0.05
 FRESH_SECONDS = 0.5
@@ -48,42 +46,6 @@ WOKEN_AT_ONCE = 50
 
 
 _Wanted: TypeAlias = dict[str, list[asyncio.Future[JobDetails]]]
-
-
-class SharedAnswer(Generic[T]):
-    """One answer for all who ask while it comes, and for some time after.
-
-    :param ask: gets the answer.
-    :param pause: seconds until the next one is asked for, from the seconds that it took.
-    """
-
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], pause: Callable[[float], float]) -> None:
-        self._ask = ask
-        self._pause = pause
-        self._asking: asyncio.Task[T] | None = None
-        self._until = 0.0
-
-    async def get(self) -> T:
-        """The answer, or the error that came instead."""
-        if self._asking is None or (self._asking.done() and monotonic() >= self._until):
-            self._asking = asyncio.create_task(self._timed())
-            # Whoever asked may give up, and an exception that nobody fetches is reported.
-            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._asking)
-
-    async def close(self) -> None:
-        """Stop asking."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
-
-    async def _timed(self) -> T:
-        started = monotonic()
-        try:
-            return await self._ask()
-        finally:
-            ended = monotonic()
-            self._until = max(started + ROUND_SECONDS, ended + self._pause(ended - started))
 
 
 class SharedJobs(Jobs):

@@ -32,6 +32,8 @@ SHORTEST_INTERVAL_SECONDS = 0.1
 STOP_CONFIRM_SECONDS = 15.0
 STOP_LOOK_SECONDS = 0.3
 LOST_STOP_SECONDS = 5.0
+# Many who search a long list at once would hold up everybody else in the loop.
+SEARCHED_AT_ONCE = 100
 
 
 async def wait_for_job(
@@ -161,12 +163,14 @@ async def wait_for_submission(
 
 async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:
     """The newest job whose metadata contains all of these entries, None when there is none."""
-    matching = [
-        job
-        for job in await client.jobs.list()
-        if job.submission_id and metadata.items() <= (job.metadata or {}).items()
-    ]
-    return max(matching, key=lambda job: job.start_time_ms or 0, default=None)
+    newest = None
+    for number, job in enumerate(await client.jobs.list(), start=1):
+        is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)
+        if is_newer and job.submission_id and metadata.items() <= (job.metadata or {}).items():
+            newest = job
+        if number % SEARCHED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return newest
 
 
 async def stop_job(

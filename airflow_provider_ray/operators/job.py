@@ -10,9 +10,8 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_provider_ray import choosing, durable
+from airflow_provider_ray import choosing, durable, exit_codes
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.job_custody import KILL_SECONDS, JobCustody
 from airflow_provider_ray.job_fields import JobFields, seconds
@@ -107,8 +106,8 @@ class RaySubmitJobOperator(JobCustody):
         self.timeout = seconds(timeout)
         self.room_timeout = seconds(room_timeout)
         self.fetch_logs = fetch_logs
-        self.skip_on_exit_code = _codes(skip_on_exit_code)
-        self.fail_on_exit_code = _codes(fail_on_exit_code)
+        self.skip_on_exit_code = exit_codes.collect(skip_on_exit_code)
+        self.fail_on_exit_code = exit_codes.collect(fail_on_exit_code)
 
     def execute(self, context: Context) -> dict[str, str]:
         """Submit or adopt the job, then return or wait; or leave that to the triggerer."""
@@ -270,11 +269,7 @@ class RaySubmitJobOperator(JobCustody):
         try:
             job = outcome.result(hook.conn_id, hook.get_config())
         except RayJobFailed as error:
-            exit_code = error.job.driver_exit_code if error.job else None
-            if exit_code in self.skip_on_exit_code:
-                raise AirflowSkipException(str(error)) from error
-            if exit_code in self.fail_on_exit_code:
-                raise AirflowFailException(str(error)) from error
+            exit_codes.obey(error, skip=self.skip_on_exit_code, fail=self.fail_on_exit_code)
             raise
         except RayJobStopped as error:
             if self._killed:
@@ -284,7 +279,6 @@ class RaySubmitJobOperator(JobCustody):
         return _result(hook, str(job.submission_id))
 
     def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.errors import RayConfigError
         from airflow_provider_ray.client.jobspec import check_seconds
 
         choosing.connections(self.conn_id)
@@ -294,12 +288,7 @@ class RaySubmitJobOperator(JobCustody):
             if (value := getattr(self, name)) is not None:
                 check_seconds(name, value)
         for name in ("skip_on_exit_code", "fail_on_exit_code"):
-            if wrong := [code for code in getattr(self, name) if not isinstance(code, int)]:
-                raise RayConfigError(name, repr(wrong), "an exit code or a list of them, as integers")
-
-
-def _codes(given: int | Collection[int]) -> frozenset[int]:
-    return frozenset({given} if isinstance(given, int | str) else given)
+            exit_codes.check(name, getattr(self, name))
 
 
 def _result(hook: RayHook, submission_id: str) -> dict[str, str]:

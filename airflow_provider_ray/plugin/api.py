@@ -27,8 +27,8 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from airflow_provider_ray.client.errors import RayConfigError, RayError, RayNotFound
 from airflow_provider_ray.plugin.access import permitted_connections, readable_dags, requires_own_page
 from airflow_provider_ray.plugin.answers import cluster_answer, stamped_dags, task_answer
+from airflow_provider_ray.plugin.faults import in_words
 from airflow_provider_ray.plugin.task import Task, job_of, picture_of
-from airflow_provider_ray.plugin.watch import in_words
 from airflow_provider_ray.plugin.watcher import Watcher
 
 STATIC = Path(__file__).parent / "static"

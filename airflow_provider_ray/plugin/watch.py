@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_ray.client.capacity import Usage
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.errors import RayError, RayNotADashboard, RayNotFound, RayRequestError
+from airflow_provider_ray.client.errors import RayError, RayNotFound
 from airflow_provider_ray.client.models import (
     HEAD_DEAD,
     ClusterVersion,
@@ -28,6 +28,7 @@ from airflow_provider_ray.client.models import (
 )
 from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.states import is_terminal
+from airflow_provider_ray.plugin.faults import in_words
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,6 @@ CONNECTION_SECONDS = 30.0
 SINGLE_LIMIT = 200
 # As many failures in a row mean that the cluster was away, and that nothing known of it holds.
 AWAY_AFTER = 2
-
-_ANSWERS = {
-    401: "the cluster demands a token, and the connection has none (401)",
-    403: "the cluster does not accept the connection's token (403)",
-    404: "no Ray dashboard answers at this address (404)",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,22 +258,6 @@ class ClusterWatch:
             async with asyncio.timeout(pause * random.uniform(0.9, 1.1)):  # noqa: S311
                 await self._wake.wait()
         self._wake.clear()
-
-
-def in_words(error: Exception) -> str:
-    """A fault in words for a browser, none of them a server's: it could repeat what it was sent."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, AirflowNotFoundException):
-        return "the API server does not find the connection"
-    if isinstance(error, RayRequestError) and error.status is not None:
-        return _ANSWERS.get(error.status, f"the cluster answers with status {error.status}")
-    if isinstance(error, RayNotADashboard):
-        return "something else than a Ray dashboard answers at this address"
-    if isinstance(error, RayRequestError):
-        # Without the request: what remains is what our own side saw.
-        return str(error).partition(": ")[2]
-    return str(error) if isinstance(error, RayError) else f"{type(error).__name__}, see the API server's log"
 
 
 def bounded(config: ClusterConfig, pace: Pace) -> ClusterConfig:

@@ -252,6 +252,22 @@ async def test_the_newest_job_with_the_metadata_is_found(client: RayClient, fake
     assert await find_job(client, {"dag": "d", "run": "3"}) is None
 
 
+async def test_a_search_of_a_long_list_lets_others_run(client: RayClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [JobDetails(submission_id=f"j{number}", status="RUNNING") for number in range(1000)]
+
+    async def listed() -> list[JobDetails]:
+        return jobs
+
+    monkeypatch.setattr(client.jobs, "list", listed)
+    searching = asyncio.create_task(find_job(client, {"dag": "d"}))
+    turns = 0
+    while not searching.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= len(jobs) // waiting.SEARCHED_AT_ONCE
+    assert searching.result() is None
+
+
 async def test_waiting_for_a_job_that_comes_later(client: RayClient, fake: FakeDashboard) -> None:
     async def later() -> None:
         await asyncio.sleep(0.3)

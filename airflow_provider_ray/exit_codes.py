@@ -1,0 +1,40 @@
+"""Exit codes of a driver that mean something else than that the task may be tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.errors import RayJobFailed
+
+
+def collect(given: int | Collection[int]) -> frozenset[int]:
+    """One code, or several."""
+    return frozenset({given} if isinstance(given, int | str) else given)
+
+
+def check(field: str, codes: Collection[int]) -> None:
+    """Check the codes of a field.
+
+    :raises RayConfigError: when one is not an integer.
+    """
+    from airflow_provider_ray.client.errors import RayConfigError
+
+    if wrong := [code for code in codes if not isinstance(code, int)]:
+        raise RayConfigError(field, repr(wrong), "an exit code or a list of them, as integers")
+
+
+def obey(error: RayJobFailed, *, skip: Collection[int], fail: Collection[int]) -> None:
+    """Say to Airflow what the exit code of a failed job means; nothing when it is none of these.
+
+    :param skip: codes that skip the task.
+    :param fail: codes that fail it without a retry.
+    """
+    code = error.job.driver_exit_code if error.job else None
+    if code in skip:
+        raise AirflowSkipException(str(error)) from error
+    if code in fail:
+        raise AirflowFailException(str(error)) from error
