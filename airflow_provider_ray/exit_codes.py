@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def collect(given: int | Collection[int]) -> frozenset[int]:
-    """One code, or several."""
+    """One code, or several; what is no code is left for :func:`check` to name."""
     return frozenset({given} if isinstance(given, int | str) else given)
 
 
@@ -32,6 +32,8 @@ def obey(error: RayJobFailed, *, skip: Collection[int], fail: Collection[int]) -
 
     :param skip: codes that skip the task.
     :param fail: codes that fail it without a retry.
+    :raises AirflowSkipException: for one of ``skip``.
+    :raises AirflowFailException: for one of ``fail``.
     """
     code = error.job.driver_exit_code if error.job else None
     if code in skip:

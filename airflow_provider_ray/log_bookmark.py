@@ -65,7 +65,7 @@ class XComBookmark:
             log.warning("Airflow cannot keep how far the log of Ray job %s is shown: %s", submission_id, error)
 
     async def settle(self, at_most: int) -> bool:
-        """Have Airflow take what the triggers of this process have logged up to now.
+        """Have Airflow take what this package has logged in this process up to now.
 
         The request is for the position, which the task has kept before it deferred.
 
@@ -73,14 +73,11 @@ class XComBookmark:
         :returns: whether that is certain.
         """
         enough = pipe.written - at_most
-        if pipe.taken >= enough:
-            return True
         from airflow.sdk.execution_time.xcom import XCom
 
         try:
-            async with asyncio.timeout(SETTLE_SECONDS), pipe.asking:
-                while pipe.taken < enough:
-                    await pipe.during(XCom.aget_one(key=KEY, **self._where()))
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await pipe.drain(lambda: XCom.aget_one(key=KEY, **self._where()), at_most)
         except Exception as error:
             log.debug("Airflow does not say whether it has read the log: %s", error)
         return pipe.taken >= enough

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -73,9 +73,15 @@ def stop_all(
     return results
 
 
-def tell_stopped(
-    log: Logger | logging.Logger, conn_id: str, submission_id: str, result: JobDetails | BaseException | None
-) -> None:
+class TaskLog(Protocol):
+    """The logger of a task, of a trigger or of a module."""
+
+    def info(self, event: str, /, *args: object) -> Any: ...
+
+    def error(self, event: str, /, *args: object) -> Any: ...
+
+
+def tell_stopped(log: TaskLog, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:
     """Say in the task log what came of stopping a job.
 
     :param result: the job as last seen, None where the cluster has no such job, or the fault.

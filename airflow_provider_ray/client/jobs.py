@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 
-from airflow_provider_ray.client.errors import RayClusterUnavailable
 from airflow_provider_ray.client.http import Http
 from airflow_provider_ray.client.jobspec import JobSpec, check_submission_id
 from airflow_provider_ray.client.models import JobDetails
@@ -92,17 +90,12 @@ class Jobs:
         await self._http.read("DELETE", _path(submission_id), dict)
 
     @asynccontextmanager
-    async def log(
-        self, job: JobDetails, *, lines: int = -1, turn_until: float | None = None
-    ) -> AsyncIterator[aiohttp.StreamReader]:
+    async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
         """Bytes of the driver's log so far.
 
         The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
 
         :param lines: how many of the last lines, -1 for all.
-        :param turn_until: how long to wait while too many logs are being read, on :func:`time.monotonic`'s clock; None
-            for no limit.
-        :raises RayClusterUnavailable: when there is no turn by then; nothing has been sent.
         """
         query = {
             "node_id": job.driver_node_id or "",
@@ -110,17 +103,22 @@ class Jobs:
             "lines": str(lines),
         }
         get = self._http.open("GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout)
-        async with self._log_turn(turn_until), get as response:
+        async with get as response:
             yield response.content
 
     @asynccontextmanager
-    async def _log_turn(self, until: float | None) -> AsyncIterator[None]:
+    async def log_turn(self, within: float) -> AsyncIterator[None]:
+        """One of the ``LOGS_AT_ONCE`` turns to read logs, for those who follow them.
+
+        :param within: seconds to wait for it.
+        :raises TimeoutError: when there is none in that time.
+        """
         try:
-            async with asyncio.timeout(None if until is None else max(until - monotonic(), 0)):
+            async with asyncio.timeout(within):
                 await self._logs.acquire()
         except TimeoutError as error:
-            reason = f"{LOGS_AT_ONCE} of the cluster's logs are being read, and there was no turn for another one"
-            raise RayClusterUnavailable("GET /api/v0/logs/file", reason, never_sent=True) from error
+            busy = f"{LOGS_AT_ONCE} of the cluster's logs are being read"
+            raise TimeoutError(f"{busy}, and there was no turn for another one within {within:g} seconds") from error
         try:
             yield
         finally:

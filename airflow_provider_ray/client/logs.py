@@ -75,7 +75,6 @@ class DriverLog:
         self._relay: Relay | None = None
         self._next_read = 0.0
         self._within_line = False
-        self._turn_until = 0.0
         self._settled_for = 0.0
         self._settles = True
 
@@ -93,11 +92,11 @@ class DriverLog:
         if self._client.jobs.logs_are_busy and not final:
             return
         self._settled_for, self._settles, started = 0.0, True, monotonic()
-        # For all tries together: whoever asks again stands at the end of the queue.
-        self._turn_until = started + (LAST_TURN_SECONDS if final else 0)
         try:
             try:
-                async with asyncio.timeout(None if within is None else max(within, 0)):
+                limit = asyncio.timeout(None if within is None else max(within, 0))
+                # One turn for all tries: whoever asks again would stand at the end of the queue.
+                async with limit, self._client.jobs.log_turn(LAST_TURN_SECONDS if final else 0):
                     await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
             except (RayRequestError, TimeoutError) as error:
                 level = logging.WARNING if final else logging.DEBUG
@@ -147,13 +146,13 @@ class DriverLog:
             relay.say("The driver's log is shown up to its first %d bytes and, once it has ended, its last lines",
                       self.delivered)  # fmt: skip
         if final:
-            for line in await last_lines(self._client, job, self._turn_until):
+            for line in await _last_lines(self._client, job):
                 relay.show(line, len(line))
             relay.settle()
 
     async def _follow(self, job: JobDetails, relay: Relay, final: bool) -> None:
         to_skip, rest = self.delivered, b""
-        async with self._client.jobs.log(job, turn_until=self._turn_until) as stream:
+        async with self._client.jobs.log(job) as stream:
             async for chunk in stream.iter_chunked(CHUNK_BYTES):
                 fresh = chunk[to_skip:]
                 to_skip -= len(chunk) - len(fresh)
@@ -210,28 +209,23 @@ def _whole_characters(text: bytes) -> bytes:
     return text[: len(text) - len(begun)]
 
 
-async def last_lines(client: RayClient, job: JobDetails, turn_until: float | None = None) -> list[str]:
-    """The last lines of a driver's log, long ones cut off; none when they cannot be read now.
-
-    :param turn_until: how long to wait while too many logs are being read, on :func:`time.monotonic`'s clock; 15
-        seconds by default.
-    """
-    until = monotonic() + FINAL_BUDGET_SECONDS if turn_until is None else turn_until
+async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
+    """The last lines of a driver's log, long ones cut off; none when they cannot be read now."""
     if job.driver_node_id is None:
         return []
-
-    async def read() -> bytes:
-        text = b""
-        async with client.jobs.log(job, lines=LAST_LINES, turn_until=until) as stream:
-            async for chunk in stream.iter_chunked(CHUNK_BYTES):
-                text = (text + chunk)[-LINE_LIMIT_BYTES:]
-        return text
-
     try:
-        text = await retrying(read, FINAL_BUDGET_SECONDS)
-    except RayRequestError as error:
+        async with client.jobs.log_turn(FINAL_BUDGET_SECONDS):
+            return await retrying(lambda: _last_lines(client, job), FINAL_BUDGET_SECONDS)
+    except (RayRequestError, TimeoutError) as error:
         log.warning("The last lines of the driver's log cannot be read now: %s", error)
         return []
+
+
+async def _last_lines(client: RayClient, job: JobDetails) -> list[str]:
+    text = b""
+    async with client.jobs.log(job, lines=LAST_LINES) as stream:
+        async for chunk in stream.iter_chunked(CHUNK_BYTES):
+            text = (text + chunk)[-LINE_LIMIT_BYTES:]
     lines = storable(text.decode("utf-8", "replace")).splitlines()
     return [line[:LAST_LINE_CHARACTERS] for line in lines[-LAST_LINES:]]
 

@@ -14,10 +14,10 @@ ROUND_SECONDS = 1.0
 
 
 class SharedAnswer(Generic[T]):
-    """One answer for all who ask while it comes, and for some time after.
+    """One answer, or the error that came instead, for all who ask while it comes, and for some time after.
 
     :param ask: gets the answer.
-    :param pause: seconds until the next one is asked for, from the seconds that it took.
+    :param pause: seconds from its end until the next one is asked for, by the seconds that it took.
     """
 
     def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], pause: Callable[[float], float]) -> None:

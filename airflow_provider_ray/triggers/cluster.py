@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from time import monotonic, time
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.log_pipe import CountedLogger, pipe
 from airflow_provider_ray.triggers.job import EARLIEST_EVENT_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.survey import Findings
+
+log = logging.getLogger(__name__)
 
 
 class RayClusterTrigger(BaseTrigger):
@@ -62,15 +66,18 @@ class RayClusterTrigger(BaseTrigger):
         from airflow_provider_ray.client.survey import Findings
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
+        pipe.count()
         try:
             findings = await self._watch()
         except RayError as fault:
             findings = Findings(fault=fault)
         except Exception as error:
-            self.log.exception("The clusters %s can no longer be watched", self.conn_ids)
+            log.exception("The clusters %s can no longer be watched", self.conn_ids)
             findings = Findings(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
         await asyncio.sleep(not_before - monotonic())
-        yield TriggerEvent(findings.to_json())
+        event = findings.to_json()
+        pipe.count_event(event)
+        yield TriggerEvent(event)
 
     async def _watch(self) -> Findings:
         from airflow_provider_ray.client.shared import shared_client
@@ -91,5 +98,5 @@ class RayClusterTrigger(BaseTrigger):
                 required=self.required,
                 poll_interval=self.poll_interval,
                 timeout=self.end_time - time(),
-                logger=self.log,
+                logger=CountedLogger(self.log),
             )

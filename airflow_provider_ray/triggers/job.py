@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.log_bookmark import XComBookmark
-from airflow_provider_ray.log_pipe import pipe
+from airflow_provider_ray.log_pipe import CountedLogger, pipe
 from airflow_provider_ray.sealing import unseal
 from airflow_provider_ray.target import tell_stopped
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.outcome import Outcome
     from airflow_provider_ray.client.ray_client import RayClient
 
-# Not the trigger's own logger: what is logged here is counted, see log_pipe.
 log = logging.getLogger(__name__)
 
 # Airflow 3.3.2 can fail a task whose trigger fires before the scheduler has seen the worker leave.
@@ -123,12 +122,16 @@ class RayJobTrigger(BaseTrigger):
             },
         )
 
+    @property
+    def _task_log(self) -> CountedLogger:
+        return CountedLogger(self.log)
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
         from airflow_provider_ray.client.outcome import Outcome
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
-        # Airflow logs that a trigger starts, fires and ends; what others log stands behind that.
+        # Airflow has logged that a trigger starts.
         pipe.count()
         try:
             outcome = await self._watch()
@@ -138,11 +141,13 @@ class RayJobTrigger(BaseTrigger):
             # A trigger that raises ends the task without its operator, which alone can see to the job.
             log.exception("Ray job %s can no longer be watched", self.submission_id)
             outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
+        if self.fetch_logs and self.task_instance:
+            # What has been said since the end of the driver's log.
+            await XComBookmark(self.task_instance).settle(at_most=0)
         await asyncio.sleep(not_before - monotonic())
         jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
         event = {**jobs, **outcome.to_json()}
-        pipe.count(repr(event))
-        pipe.count()
+        pipe.count_event(event)
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
@@ -163,9 +168,9 @@ class RayJobTrigger(BaseTrigger):
             except asyncio.CancelledError:
                 continue
         if not work.done():
-            log.error("Ray job %s may still run: stopping it took too long", self.submission_id)
+            self._task_log.error("Ray job %s may still run: stopping it took too long", self.submission_id)
         elif error := work.exception():
-            log.error("Ray job %s may still run, it could not be stopped: %s", self.submission_id, error)
+            self._task_log.error("Ray job %s may still run, it could not be stopped: %s", self.submission_id, error)
 
     async def _watch(self) -> Outcome:
         from airflow_provider_ray.client.outcome import Outcome, watch
@@ -185,7 +190,7 @@ class RayJobTrigger(BaseTrigger):
                 poll_interval=self.poll_interval,
                 timeout=_until(self.end_time, waited),
                 startup_timeout=_until(self.startup_end_time, waited),
-                logger=log if self.fetch_logs else None,
+                logger=self._task_log if self.fetch_logs else None,
                 bookmark=XComBookmark(ti) if ti else None,
                 owned=self.nonce is not None,
             )
@@ -206,14 +211,14 @@ class RayJobTrigger(BaseTrigger):
             spec,
             poll_interval=self.poll_interval,
             timeout=_until(self.room_end_time),
-            waits=lambda count: log.info("Waiting for room on %s: %s", self.conn_id, count),
+            waits=lambda count: self._task_log.info("Waiting for room on %s: %s", self.conn_id, count),
         )
         async with room as job:
             if job is None:
                 self._submitting = True
                 await post(client, spec)
                 self._submitting = False
-                log.info("Submitted Ray job %s", self.submission_id)
+                self._task_log.info("Submitted Ray job %s", self.submission_id)
         return self._waited_until(job) if has_limit else 0.0
 
     async def _refuse_if_late(self, client: RayClient, spec: JobSpec) -> None:
@@ -241,12 +246,12 @@ class RayJobTrigger(BaseTrigger):
         # Airflow's API, which may be busy.
         attempts = AsyncRetrying(stop=stop_after_delay(KILL_SECONDS / 2), wait=wait_fixed(1), reraise=True)
         if await attempts(self._is_still_wanted):
-            log.info("Ray job %s goes on: its task is still deferred", self.submission_id)
+            self._task_log.info("Ray job %s goes on: its task is still deferred", self.submission_id)
             return
         jobs = self._jobs_to_stop()
         results = await asyncio.gather(*(self._stop(job) for job in jobs), return_exceptions=True)
         for job, left in zip(jobs, results, strict=True):
-            tell_stopped(log, job["conn_id"], job["submission_id"], left)
+            tell_stopped(self._task_log, job["conn_id"], job["submission_id"], left)
 
     def _jobs_to_stop(self) -> Sequence[Mapping[str, Any]]:
         return [*self.others, *([self._job()] if self.cancel_on_kill else [])]

@@ -10,6 +10,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.log_pipe import pipe
 from airflow_provider_ray.triggers.job import EARLIEST_EVENT_SECONDS
 
 
@@ -61,13 +62,16 @@ class RayServeTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_ray.client.errors import RayError
 
+        pipe.count()
         await asyncio.sleep(EARLIEST_EVENT_SECONDS)
         fault: list[str] | None = None
         try:
             await self._wait()
         except RayError as error:
             fault = error.to_json()
-        yield TriggerEvent({"fault": fault, "end_time": self.end_time})
+        event = {"fault": fault, "end_time": self.end_time}
+        pipe.count_event(event)
+        yield TriggerEvent(event)
 
     async def _wait(self) -> None:
         from airflow_provider_ray.client.ray_client import RayClient

@@ -114,6 +114,8 @@ class TaskLog:
 
 @pytest.fixture
 def task_log() -> Iterator[TaskLog]:
+    """Tasks and triggers log through structlog, modules through the standard library."""
+
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             entries.append({"event": record.getMessage()})

@@ -26,7 +26,7 @@ WHERE = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 2}
 
 @pytest.fixture(autouse=True)
 def pipe(monkeypatch: pytest.MonkeyPatch) -> LogPipe:
-    """A count that knows of no other test."""
+    """A count that knows of no other test, with Linux's default size of the pipe."""
     fresh = LogPipe(capacity=532_480)
     monkeypatch.setattr(log_bookmark, "pipe", fresh)
     return fresh
@@ -97,7 +97,7 @@ RECORD = {
     "try_number": 1,
     "trigger_id": 123456,
     "logger": "airflow_provider_ray.triggers.job.RayJobTrigger",
-    "filename": "log_bookmark.py",
+    "filename": "log_pipe.py",
     "lineno": 100,
     **WHERE,
 }
@@ -156,7 +156,7 @@ def log(supervisor: Supervisor, pipe: LogPipe) -> Iterator[logging.Logger]:
     """What leads to the supervisor and is counted."""
     log = logging.getLogger("tests.pipe")
     log.setLevel(logging.INFO)
-    for handler in (supervisor, pipe):
+    for handler in (pipe, supervisor):
         log.addHandler(handler)
     with bound_contextvars(**WHERE):
         yield log

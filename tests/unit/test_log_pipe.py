@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import socket
 import subprocess
 import sys
@@ -20,15 +19,16 @@ ROOT = Path(__file__).parents[2]
 # As the triggerer does it in Airflow 3.3.2: one pipe, and the names of the task in each record.
 LOGS = """
 import logging, os, sys
-from structlog.contextvars import bind_contextvars
+import structlog
 from airflow.sdk.log import configure_logging
 configure_logging(json_output=True, output=os.fdopen(int(sys.argv[1]), "wb", buffering=0), sending_to_supervisor=True)
 
-from airflow_provider_ray.log_pipe import pipe
-from airflow_provider_ray.triggers import job
+from airflow_provider_ray.log_pipe import CountedLogger, pipe
 
+trigger = CountedLogger(structlog.get_logger("airflow_provider_ray.triggers.job.RayJobTrigger"))
+client = logging.getLogger("airflow_provider_ray.client.logs")
 long = "n" * int(sys.argv[2])
-bind_contextvars(
+structlog.contextvars.bind_contextvars(
     trigger_id=123456, ti_id="01a20136-96e7-7643-b35e-a3cdd1582468", try_number=1,
     dag_id=long, task_id=long, run_id=long, map_index=2,
 )
@@ -38,14 +38,17 @@ def deeper(depth):
     return 1 / depth + deeper(depth - 1)
 
 for text in ("", "a line", "long" * 1000, "\\N{SNOWMAN}" * 100, "\\x1b[36m" * 100, '"' * 100):
-    job.log.info("%s", text)
+    trigger.info("%s", text)
     written.append(pipe.written)
-job.log.debug("not shown")
+for silent in (lambda: trigger.log(logging.DEBUG, "not shown"), lambda: client.debug("not shown")):
+    silent()
+    written.append(pipe.written)
+client.warning("%s cannot be read: %s", "The log", "busy")
 written.append(pipe.written)
 try:
     deeper(10)
 except ZeroDivisionError:
-    job.log.exception("what went wrong")
+    client.exception("what went wrong")
 print(*written, pipe.written)
 """
 
@@ -73,19 +76,25 @@ def test_what_the_pipe_cannot_hold_has_been_read(pipe: LogPipe) -> None:
     assert pipe.taken == 1
 
 
-@pytest.mark.parametrize("name_length", [1, 250])
-def test_each_record_is_counted_with_once_or_twice_its_bytes(name_length: int) -> None:
+@pytest.mark.parametrize(
+    ("name_length", "levels"), [(1, ("INFO", "")), (250, ("INFO", "")), (1, ("WARNING", "airflow_provider_ray=INFO"))]
+)
+def test_each_record_is_counted_with_once_or_twice_its_bytes(
+    name_length: int, levels: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("LOGGING_LEVEL", "NAMESPACE_LEVELS"), levels, strict=True):
+        monkeypatch.setenv(f"AIRFLOW__LOGGING__{name}", value)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
         command = [sys.executable, "-c", LOGS, str(theirs.fileno()), str(name_length)]
         printed = subprocess.run(
-            command, pass_fds=[theirs.fileno()], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+            command, pass_fds=[theirs.fileno()], cwd=ROOT, capture_output=True, text=True, check=True
         )
         records = ours.recv(1_000_000).splitlines(keepends=True)
     written = [int(number) for number in printed.stdout.splitlines()[-1].split()]
     counted = [after - before for before, after in itertools.pairwise(written) if after > before]
-    assert len(records) == len(counted) == 7
+    assert len(records) == len(counted) == 8
     for record, count in zip(records, counted, strict=True):
         assert len(record) <= count <= 2 * len(record), record
 
@@ -94,12 +103,13 @@ def test_more_is_counted_than_a_pipe_holds() -> None:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     with ours, theirs:
-        assert log_pipe.pipe._capacity > 2 * sum(_fill(theirs, record=400))
+        # A long record fills it most.
+        assert log_pipe.pipe._capacity > 2 * sum(_fill(theirs, b"x" * 200_000))
 
 
-def _fill(pipe: socket.socket, record: int) -> Iterator[int]:
+def _fill(pipe: socket.socket, record: bytes) -> Iterator[int]:
     while True:
         try:
-            yield pipe.send(b"x" * record)
+            yield pipe.send(record)
         except BlockingIOError:
             return

@@ -283,20 +283,38 @@ async def test_a_log_that_is_never_given_its_turn_is_a_warning(
     lines, log = Lines(), DriverLog(client, Lines())
     async with AsyncExitStack() as busy:
         for _ in range(jobs.LOGS_AT_ONCE):
-            await busy.enter_async_context(client.jobs.log(job))
+            await busy.enter_async_context(client.jobs.log_turn(0))
         assert client.jobs.logs_are_busy
         async with asyncio.timeout(10):
             await log.deliver(job)
             assert not caplog.records
             await log.deliver(job, final=True)
-            assert caplog.text.count("no turn for another one") == 1
             assert await last_lines(client, job) == []
-            assert caplog.text.count("no turn for another one") == 2
+        assert caplog.text.count("no turn for another one") == 2
+        assert not fake.asked("GET", "/api/v0/logs")
     async with AsyncExitStack() as busy:
         for _ in range(jobs.LOGS_AT_ONCE - 1):
-            await busy.enter_async_context(client.jobs.log(job))
+            await busy.enter_async_context(client.jobs.log_turn(0))
         await DriverLog(client, lines).deliver(job, final=True)
     assert lines == ["line"]
+
+
+async def test_a_read_that_is_repeated_keeps_its_turn(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.jobs, "_logs", asyncio.Semaphore(1))
+    job = await job_with(client, fake, b"line\n")
+    fake.fail(502, path="/api/v0/logs", times=1)
+    done: list[int] = []
+
+    async def read(number: int) -> None:
+        lines = Lines()
+        await DriverLog(client, lines).deliver(job, final=True)
+        assert lines == ["line"]
+        done.append(number)
+
+    await asyncio.gather(*(read(number) for number in range(3)))
+    assert done == [0, 1, 2]
 
 
 class Kept:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from time import time
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
 
+from airflow_provider_ray.client import logs
 from airflow_provider_ray.client.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.log_pipe import LogPipe, pipe
@@ -22,6 +22,7 @@ from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 from airflow_provider_ray.triggers.job import RayJobTrigger
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.conftest import TaskLog
 from tests.unit.deferral import first_event, rebuilt
 
 pytestmark = pytest.mark.anyio
@@ -78,8 +79,9 @@ def test_nothing_in_an_event_ends_the_triggerer(dashboard: FakeDashboard) -> Non
     assert events[1]["fault"] == ["RayServeDeployFailed", "Serve application 'app': DEPLOY_FAILED\nab ?"]
 
 
+@pytest.mark.parametrize("can_be_read", [True, False])
 def test_what_a_trigger_logs_has_been_taken_before_it_fires(
-    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog, can_be_read: bool
 ) -> None:
     async def nothing(**_: Any) -> None:
         return None
@@ -88,14 +90,18 @@ def test_what_a_trigger_logs_has_been_taken_before_it_fires(
     monkeypatch.setattr(XCom, "aget_one", staticmethod(nothing))
     for name in ("written", "taken"):
         monkeypatch.setattr(pipe, name, 0)
-    monkeypatch.setattr(pipe, "asking", asyncio.Lock())
-    monkeypatch.setattr(job.log, "level", logging.INFO)
-    dashboard.outcomes["s"] = Outcome(log=b"x" * 10_000 + b"\n")
+    monkeypatch.setattr(pipe, "_asking", asyncio.Lock())
+    monkeypatch.setattr(logs, "FINAL_BUDGET_SECONDS", 0.1)
+    dashboard.outcomes["s"] = Outcome(status="FAILED", log=b"x" * 10_000 + b"\n")
+    if not can_be_read:
+        dashboard.fail(502, path="/api/v0/logs", times=1000)
     RayHook().submit_job("true", submission_id="s")
     watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1, fetch_logs=True)
     watching.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
     event = asyncio.run(first_event(watching))
-    assert pipe.written > 10_000 + len(repr(event))
+    assert ("x" * 10_000 in task_log.lines) == can_be_read
+    assert ("cannot be read" in task_log.lines[-1]) != can_be_read
+    assert pipe.written > sum(map(len, task_log.lines)) + len(repr(event))
     left = LogPipe(pipe.written)
     left.count(repr(event))
     left.count()
@@ -203,13 +209,13 @@ async def test_a_job_can_survive_the_kill_of_its_task(
 
 
 async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
-    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
 ) -> None:
     airflow_says(monkeypatch, "failed", "mine")
     trigger.others = [{"conn_id": "deleted", "submission_id": "older", "nonce": "n0"}]
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "STOPPED"
-    (warning,) = [line for line in caplog.messages if "may still run" in line]
+    (warning,) = [line for line in task_log.lines if "may still run" in line]
     assert warning.startswith("Ray job older on deleted may still run, it could not be stopped: ")
 
 
@@ -220,7 +226,7 @@ async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard,
 
 
 async def test_a_kill_that_fails_says_so(
-    trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
 ) -> None:
     def unreachable(**_: object) -> None:
         raise ConnectionError("no API server")
@@ -228,8 +234,8 @@ async def test_a_kill_that_fails_says_so(
     monkeypatch.setattr(job, "KILL_SECONDS", 2.0)
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(unreachable))
     await trigger.on_kill()
-    assert "may still run" in caplog.messages[-1]
-    assert "no API server" in caplog.messages[-1]
+    assert "may still run" in task_log.lines[-1]
+    assert "no API server" in task_log.lines[-1]
 
 
 async def test_a_connection_that_was_deleted_is_reported_to_the_operator(dashboard: FakeDashboard) -> None:
