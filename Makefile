@@ -13,9 +13,13 @@ GOOGLE := .venv-google
 SETUP_GOOGLE := $(GOOGLE)/.setup-$(PY)
 BIN := $(VENV)/bin
 LOCKED := 311 312 313
+# They spend their time waiting, so there may be more processes than cores; those of one file share ports.
+UNIT_TESTS = $(BIN)/python -m pytest --numprocesses 4 --dist loadfile tests/unit
+# They look for free ports of the host, where nobody else may start a head meanwhile.
+HOST_TESTS := tests/unit/test_local.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit chaos lint format types demo up down bench lock screenshots clean
+.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit test-without-ray test-ray chaos lint format types demo up down bench lock screenshots clean
 
 help:
 	@echo 'make demo [CONF=...]  three local Ray clusters, Airflow and one run of the Dag, from set-up to take-down'
@@ -65,15 +69,23 @@ supported:
 
 locks/$(PY).txt locks/ray249-$(PY).txt locks/google-$(PY).txt: | supported
 
-test: setup setup-ray249 setup-postgres setup-browser test-unit
-	$(BIN)/python -m pytest --ignore tests/unit
+# What starts neither heads nor an Airflow with workers spends its time waiting, beside what does.
+test: setup setup-ray249 setup-postgres setup-browser
+	$(MAKE) --jobs 2 --output-sync=target test-without-ray test-ray
+	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/browser --ignore tests/contract --ignore tests/ray
+
+test-without-ray:
+	$(UNIT_TESTS) --ignore $(HOST_TESTS)
+	$(BIN)/python -m pytest tests/browser
+
+test-ray:
+	$(BIN)/python -m pytest $(HOST_TESTS) tests/contract tests/ray
 
 chaos: setup setup-ray249 setup-postgres
 	$(BIN)/python -m pytest tests/e2e -k faults --chaos --reliability-table docs/reliability.md
 
-# They spend their time waiting, so there may be more processes than cores; those of one file share ports.
 test-unit: setup
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile tests/unit
+	$(UNIT_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -112,6 +112,9 @@ logging.getLogger("airflow_provider_ray").addHandler(pipe)
 class CountedLogger:
     """Counts what a trigger writes to the task log.
 
+    The standard library's loggers would not do for the driver's lines: ``[logging] namespace_levels`` does not concern
+    them, and Airflow's own records can cut a long one in two (Airflow 3.3.2; structlog's wait for each other).
+
     :param logger: the trigger's, which is structlog's.
     """
 
