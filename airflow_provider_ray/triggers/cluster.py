@@ -66,18 +66,18 @@ class RayClusterTrigger(BaseTrigger):
         from airflow_provider_ray.client.survey import Findings
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
-        pipe.count()
-        try:
-            findings = await self._watch()
-        except RayError as fault:
-            findings = Findings(fault=fault)
-        except Exception as error:
-            log.exception("The clusters %s can no longer be watched", self.conn_ids)
-            findings = Findings(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
-        await asyncio.sleep(not_before - monotonic())
-        event = findings.to_json()
-        pipe.count_event(event)
-        yield TriggerEvent(event)
+        with pipe.life():
+            try:
+                findings = await self._watch()
+            except RayError as fault:
+                findings = Findings(fault=fault)
+            except Exception as error:
+                log.exception("The clusters %s can no longer be watched", self.conn_ids)
+                findings = Findings(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
+            await asyncio.sleep(not_before - monotonic())
+            event = findings.to_json()
+            yield TriggerEvent(event)
+            pipe.count(repr(event))
 
     async def _watch(self) -> Findings:
         from airflow_provider_ray.client.shared import shared_client

@@ -131,24 +131,24 @@ class RayJobTrigger(BaseTrigger):
         from airflow_provider_ray.client.outcome import Outcome
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
-        # Airflow has logged that a trigger starts.
-        pipe.count()
-        try:
-            outcome = await self._watch()
-        except RayError as fault:
-            outcome = Outcome(fault=fault)
-        except Exception as error:
-            # A trigger that raises ends the task without its operator, which alone can see to the job.
-            log.exception("Ray job %s can no longer be watched", self.submission_id)
-            outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
-        if self.fetch_logs and self.task_instance:
-            # What has been said since the end of the driver's log.
-            await XComBookmark(self.task_instance).settle(at_most=0)
-        await asyncio.sleep(not_before - monotonic())
-        jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
-        event = {**jobs, **outcome.to_json()}
-        pipe.count_event(event)
-        yield TriggerEvent(event)
+        with pipe.life():
+            try:
+                outcome = await self._watch()
+            except RayError as fault:
+                outcome = Outcome(fault=fault)
+            except Exception as error:
+                # A trigger that raises ends the task without its operator, which alone can see to the job.
+                log.exception("Ray job %s can no longer be watched", self.submission_id)
+                outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
+            if self.fetch_logs and self.task_instance:
+                # What has been said since the end of the driver's log.
+                await XComBookmark(self.task_instance).settle(at_most=0)
+            await asyncio.sleep(not_before - monotonic())
+            jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
+            event = {**jobs, **outcome.to_json()}
+            yield TriggerEvent(event)
+            # Airflow has logged it.
+            pipe.count(repr(event))
 
     async def on_kill(self) -> None:
         """Stop the task's jobs when a user fails, clears or marks the deferred task.

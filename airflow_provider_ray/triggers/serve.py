@@ -62,16 +62,16 @@ class RayServeTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_ray.client.errors import RayError
 
-        pipe.count()
-        await asyncio.sleep(EARLIEST_EVENT_SECONDS)
-        fault: list[str] | None = None
-        try:
-            await self._wait()
-        except RayError as error:
-            fault = error.to_json()
-        event = {"fault": fault, "end_time": self.end_time}
-        pipe.count_event(event)
-        yield TriggerEvent(event)
+        with pipe.life():
+            await asyncio.sleep(EARLIEST_EVENT_SECONDS)
+            fault: list[str] | None = None
+            try:
+                await self._wait()
+            except RayError as error:
+                fault = error.to_json()
+            event = {"fault": fault, "end_time": self.end_time}
+            yield TriggerEvent(event)
+            pipe.count(repr(event))
 
     async def _wait(self) -> None:
         from airflow_provider_ray.client.ray_client import RayClient

@@ -43,6 +43,14 @@ for text in ("", "a line", "long" * 1000, "\\N{SNOWMAN}" * 100, "\\x1b[36m" * 10
 for silent in (lambda: trigger.log(logging.DEBUG, "not shown"), lambda: client.debug("not shown")):
     silent()
     written.append(pipe.written)
+result = repr({"job": {"status": "FAILED", "message": "line\\n" * 100}, "log_tail": ["line"] * 20, "fault": None})
+airflow = structlog.get_logger("airflow_provider_ray")
+airflow.info("trigger %s starting", long * 3)
+pipe.count()
+written.append(pipe.written)
+airflow.info("Trigger fired event", name=long * 3, result=result)
+pipe.count(result)
+written.append(pipe.written)
 client.warning("%s cannot be read: %s", "The log", "busy")
 written.append(pipe.written)
 try:
@@ -94,7 +102,7 @@ def test_each_record_is_counted_with_once_or_twice_its_bytes(
         records = ours.recv(1_000_000).splitlines(keepends=True)
     written = [int(number) for number in printed.stdout.splitlines()[-1].split()]
     counted = [after - before for before, after in itertools.pairwise(written) if after > before]
-    assert len(records) == len(counted) == 8
+    assert len(records) == len(counted) == 10
     for record, count in zip(records, counted, strict=True):
         assert len(record) <= count <= 2 * len(record), record
 

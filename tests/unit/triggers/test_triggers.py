@@ -98,14 +98,46 @@ def test_what_a_trigger_logs_has_been_taken_before_it_fires(
     RayHook().submit_job("true", submission_id="s")
     watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1, fetch_logs=True)
     watching.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
-    event = asyncio.run(first_event(watching))
+
+    async def left_to_take() -> int:
+        event = await first_event(watching)
+        assert event["job"]["status"] == "FAILED"
+        return pipe.written - pipe.taken
+
+    assert asyncio.run(left_to_take()) == 0
     assert ("x" * 10_000 in task_log.lines) == can_be_read
     assert ("cannot be read" in task_log.lines[-1]) != can_be_read
-    assert pipe.written > sum(map(len, task_log.lines)) + len(repr(event))
-    left = LogPipe(pipe.written)
-    left.count(repr(event))
-    left.count()
-    assert pipe.written - pipe.taken == left.written
+    assert pipe.taken > sum(map(len, task_log.lines))
+
+
+@pytest.mark.parametrize("kind", [RayJobTrigger, RayClusterTrigger, RayServeTrigger])
+async def test_what_airflow_says_of_a_trigger_is_counted(dashboard: FakeDashboard, kind: type[Any]) -> None:
+    dashboard.default_outcome = Outcome()
+    await asyncio.to_thread(RayHook().submit_job, "true", submission_id="s")
+    dashboard.deploy("app", "/app", {})
+    ends = {"poll_interval": 0.1, "end_time": time() + 60}
+    arguments: dict[type[Any], dict[str, Any]] = {
+        RayJobTrigger: {"conn_id": "ray_default", "submission_id": "s"},
+        RayClusterTrigger: {"conn_ids": ["ray_default"], "room": {}, "required": 1},
+        RayServeTrigger: {"conn_id": "ray_default", "application": "app", "path": "/", "submission_id": None},
+    }
+    before, expected = pipe.written, LogPipe(capacity=1_000_000)
+    (event,) = [event.payload async for event in kind(**arguments[kind], **ends).run()]
+    for text in ("", repr(event), ""):
+        expected.count(text)
+    assert pipe.written - before >= expected.written
+
+
+async def test_what_airflow_says_of_a_trigger_that_is_cancelled_is_counted(trigger: RayJobTrigger) -> None:
+    before, expected = pipe.written, LogPipe(capacity=1_000_000)
+    running = asyncio.create_task(first_event(trigger))
+    await asyncio.sleep(0.5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for _ in ("starting", "cancelled", "completed"):
+        expected.count()
+    assert pipe.written - before >= expected.written
 
 
 @pytest.fixture
