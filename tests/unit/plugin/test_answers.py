@@ -67,7 +67,8 @@ def known(watcher: Watcher, conn_id: str, *jobs: str) -> ClusterWatch:
     while True:
         (watch,) = watcher.look({conn_id: jobs})
         active = {job.submission_id for job in watch.jobs.value or ()}
-        if watch.serve.asked_at > 0 and all(name in active or _is_known(watch, name) for name in jobs):
+        has_answered = watch.serve.known_at is not None or watch.serve.fault is not None
+        if has_answered and all(name in active or _is_known(watch, name) for name in jobs):
             return watch
         assert time.monotonic() < deadline
         time.sleep(0.01)
