@@ -59,6 +59,11 @@ class Outcome:
         return self.job is not None and not is_terminal(self.job.status)
 
     @property
+    def has_succeeded(self) -> bool:
+        """Whether the job ended as it should."""
+        return self.job is not None and self.job.status == SUCCEEDED
+
+    @property
     def was_stopped(self) -> bool:
         """Whether the job ended because it was told to."""
         return self.job is not None and self.job.status == STOPPED

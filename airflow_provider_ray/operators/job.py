@@ -120,9 +120,10 @@ class RaySubmitJobOperator(JobCustody):
             self._remember(context, job)
             is_limited = ready is not None and hook.get_config().max_jobs is not None
             if is_limited or (self.deferrable and self.wait_for_completion):
-                if self.fetch_logs and self.wait_for_completion:
+                trigger = self._trigger(job, ready)
+                if trigger.fetch_logs:
                     XComBookmark.begin(context)
-                self.defer(trigger=self._trigger(job, ready), method_name="execute_complete")
+                self.defer(trigger=trigger, method_name="execute_complete")
             if ready is not None:
                 self._submit(hook, job, ready)
             result = self._go_on(context, hook, job.submission_id, adopted=known is not None)
@@ -234,7 +235,7 @@ class RaySubmitJobOperator(JobCustody):
             poll_interval=self.poll_interval,
             end_time=None if self.timeout is None else now + self.timeout,
             startup_end_time=None if self.startup_timeout is None else now + self.startup_timeout,
-            fetch_logs=self.fetch_logs,
+            fetch_logs=self.fetch_logs and self.wait_for_completion,
             cancel_on_kill=self.cancel_on_kill,
         )
 

@@ -140,8 +140,8 @@ class RayJobTrigger(BaseTrigger):
                 # A trigger that raises ends the task without its operator, which alone can see to the job.
                 log.exception("Ray job %s can no longer be watched", self.submission_id)
                 outcome = Outcome(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
-            if self.fetch_logs and self.task_instance:
-                # What has been said since the end of the driver's log.
+            if self.fetch_logs and self.task_instance and not outcome.has_succeeded:
+                # What has been said of it since the end of the driver's log.
                 await XComBookmark(self.task_instance).settle(at_most=0)
             await asyncio.sleep(not_before - monotonic())
             jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}

@@ -177,7 +177,11 @@ def test_a_retry_that_goes_on_with_its_job_needs_no_room(cluster: FakeDashboard,
     cluster.default_outcome = Outcome(ends_after=3)
     task = operator(wait_for_completion=False)
     context = attempts.context()
-    first = task.execute_complete(context, asyncio.run(first_event(deferred(task, context))))
+    trigger = deferred(task, context)
+    # No log is shown, so none is asked for that has not been begun.
+    assert not trigger.fetch_logs
+    assert "ray_log_bookmark" not in context["ti"].xcoms
+    first = task.execute_complete(context, asyncio.run(first_event(trigger)))
     occupy(cluster)
     assert operator().execute(attempts.context(try_number=2)) == first
 
