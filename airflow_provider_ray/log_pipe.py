@@ -60,9 +60,9 @@ class LogPipe(logging.Handler):
 
         :param text: what it says beside the names of the task.
         """
-        names = get_contextvars()
+        names = str(get_contextvars())
         # Of a trigger that starts, fires or ends Airflow says the names twice.
-        record = json.dumps([text, names, names], ensure_ascii=False, default=str)
+        record = json.dumps([text, names, names], ensure_ascii=False)
         self.add(RECORD_BYTES + len(record.encode(errors="replace")))
 
     @contextmanager
