@@ -24,7 +24,9 @@ from dev.airflow_processes import processes
 EACH = 333
 WAYS = ("one request each", "shared")
 # Before it starts triggers the triggerer reads the whole Dag again for each of them, and writes no log meanwhile.
-START_SECONDS, QUIET_SECONDS, ENOUGH = 300.0, 60.0, 0.9
+START_SECONDS, QUIET_SECONDS = 300.0, 60.0
+# Airflow has lost the last line of up to one plain trigger in seven.
+ENOUGH = 0.75
 
 
 def measure() -> dict[str, Any]:
