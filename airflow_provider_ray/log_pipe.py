@@ -67,7 +67,10 @@ class LogPipe(logging.Handler):
 
     @contextmanager
     def life(self) -> Iterator[None]:
-        """Count what Airflow says of a trigger that runs inside: that it starts, is cancelled, and ends."""
+        """Count what Airflow says of a trigger that runs inside: that it starts, is cancelled, and ends.
+
+        Airflow says what event it fires before it goes on with the trigger, which counts that itself.
+        """
         self.count()
         try:
             yield

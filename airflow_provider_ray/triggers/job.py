@@ -144,10 +144,8 @@ class RayJobTrigger(BaseTrigger):
                 # What has been said of it since the end of the driver's log.
                 await XComBookmark(self.task_instance).settle(at_most=0)
             await asyncio.sleep(not_before - monotonic())
-            jobs = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None}
-            event = {**jobs, **outcome.to_json()}
+            event = {**self._job(), "others": self.others, "adopted": self.sealed_spec is None, **outcome.to_json()}
             yield TriggerEvent(event)
-            # Airflow has logged it.
             pipe.count(repr(event))
 
     async def on_kill(self) -> None:
