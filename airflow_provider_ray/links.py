@@ -33,7 +33,7 @@ class RayJobLink(BaseOperatorLink):
 
 
 class RayPictureLink(BaseOperatorLink):
-    """The picture that a task has left in its XCom ``ray_picture``; see :mod:`airflow_provider_ray.plugin`.
+    """The picture that a task has left in its XCom ``ray_picture``; see :mod:`airflow_provider_ray.page`.
 
     Relative to the root of the UI, wherever that is: a worker need not know the address.
     """

@@ -84,13 +84,13 @@ def _fan_out(airflow: Any, clusters: list[Any]) -> tuple[float, float]:
 
 def _sequential(clusters: list[Any]) -> float:
     """From the submission to the main cluster until the driver's end."""
+    from airflow_provider_ray.client.api.job_spec import JobSpec, command
+    from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.config import ClusterConfig
-    from airflow_provider_ray.client.jobspec import JobSpec, command
-    from airflow_provider_ray.client.ray_client import RayClient
+    from airflow_provider_ray.client.jobs.submission import submit
+    from airflow_provider_ray.client.jobs.waiting import wait_for_job
     from airflow_provider_ray.client.states import SUCCEEDED
-    from airflow_provider_ray.client.submission import submit
     from airflow_provider_ray.client.sync import run_sync
-    from airflow_provider_ray.client.waiting import wait_for_job
     from airflow_provider_ray.local.head import NODE_IP
     from airflow_provider_ray.local.ports import SERVICES
 

@@ -29,7 +29,7 @@ class PlainTrigger(BaseTrigger):
         return "benchmarks.plain_trigger.PlainTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_ray.client.ray_client import RayClient
+        from airflow_provider_ray.client.api.ray_client import RayClient
         from airflow_provider_ray.client.states import is_terminal
         from airflow_provider_ray.hooks.ray import RayHook
 

@@ -73,8 +73,8 @@ async def _probe(lags: list[float]) -> None:
 
 async def _shared(url: str, submission_id: str) -> float:
     from airflow_provider_ray.client.config import ClusterConfig
-    from airflow_provider_ray.client.shared import shared_client
-    from airflow_provider_ray.client.waiting import wait_for_job
+    from airflow_provider_ray.client.jobs.waiting import wait_for_job
+    from airflow_provider_ray.client.sharing.shared_client import shared_client
 
     async with shared_client(ClusterConfig(url=url)) as client:
         job = await wait_for_job(client, submission_id, poll_interval=POLL_SECONDS)
@@ -83,8 +83,8 @@ async def _shared(url: str, submission_id: str) -> float:
 
 async def _one_request_each(url: str, submission_id: str) -> float:
     """What a trigger does that knows nothing of the others, with the same client."""
+    from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.config import ClusterConfig
-    from airflow_provider_ray.client.ray_client import RayClient
     from airflow_provider_ray.client.states import is_terminal
 
     async with RayClient(ClusterConfig(url=url)) as client:

@@ -9,8 +9,8 @@ from typing import Any
 from airflow.sdk import Param, XComArg
 from processing_pictures import DrawSummaries
 
-from airflow_provider_ray.fanout import ray_fan_out
-from airflow_provider_ray.planning import Shard
+from airflow_provider_ray.fan_out import ray_fan_out
+from airflow_provider_ray.fan_out.plan import Shard
 
 JOB = Path(__file__).resolve().parent.parent / "ray_jobs" / "processing"
 CLUSTERS = ["ray_local_1", "ray_local_2", "ray_local_3"]

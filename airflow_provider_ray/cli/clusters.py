@@ -16,13 +16,13 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_ray import fleet
-from airflow_provider_ray.client.capacity import Capacity
+from airflow_provider_ray.client.api.capacity import Capacity
+from airflow_provider_ray.client.api.models import HEAD_DEAD
+from airflow_provider_ray.client.clusters.survey import ANSWER_SECONDS, survey
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayConfigError, RayError
-from airflow_provider_ray.client.models import HEAD_DEAD
-from airflow_provider_ray.client.survey import ANSWER_SECONDS, survey
 from airflow_provider_ray.client.sync import run_sync
+from airflow_provider_ray.clusters import discovery
 from airflow_provider_ray.hooks.ray import RayHook
 
 # Airflow asks its database for connections only in a process that has declared itself like this.
@@ -52,19 +52,19 @@ def _configs(args: Namespace) -> Mapping[str, ClusterConfig | str]:
     configs = {conn_id: _config(conn_id) for conn_id in sorted(set(args.conn_id or known))}
     if unknown := [conn_id for conn_id in args.conn_id or () if configs[conn_id] == NOT_THERE]:
         raise RayConfigError("--conn-id", repr(unknown), f"connections of type ray; those that are known: {known}")
-    chosen = configs if args.selector is None else fleet.select(args.selector, configs)
+    chosen = configs if args.selector is None else discovery.select(args.selector, configs)
     return {conn_id: configs[conn_id] for conn_id in chosen}
 
 
 def _known() -> list[str]:
     os.environ[PROCESS_CONTEXT] = "server"
     try:
-        return fleet.all_conn_ids()
+        return discovery.all_conn_ids()
     except SQLAlchemyError as error:
         del os.environ[PROCESS_CONTEXT]
         reason = str(error).splitlines()[0]
         print(f"The connections in Airflow's database are left out, it cannot be read: {reason}", file=sys.stderr)
-        return fleet.candidates()
+        return discovery.candidates()
 
 
 def _config(conn_id: str) -> ClusterConfig | str:

@@ -31,12 +31,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from airflow_provider_ray.client.storable import storable
+from airflow_provider_ray.client.json_text import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_ray.client.models import JobDetails
+    from airflow_provider_ray.client.api.models import JobDetails
 
 
 # Ray 2.50+: JOB_SUPERVISOR_ACTOR_START_TIMEOUT, _START_FAILURE, _UNSCHEDULABLE, _UNKNOWN_FAILURE, _DIED.

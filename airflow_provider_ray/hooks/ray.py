@@ -12,10 +12,10 @@ from airflow.sdk import BaseHook
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_provider_ray.client.capacity import Capacity
+    from airflow_provider_ray.client.api.capacity import Capacity
+    from airflow_provider_ray.client.api.models import Application, JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.config import ClusterConfig
-    from airflow_provider_ray.client.models import Application, JobDetails
-    from airflow_provider_ray.client.ray_client import RayClient
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class RayHook(BaseHook):
 
     def get_conn(self) -> RayClient:
         """A client for ``async with``."""
-        from airflow_provider_ray.client.ray_client import RayClient
+        from airflow_provider_ray.client.api.ray_client import RayClient
 
         return RayClient(self.get_config())
 
@@ -110,7 +110,7 @@ class RayHook(BaseHook):
 
         :raises RayRequestError: when the cluster cannot be asked.
         """
-        from airflow_provider_ray.client.capacity import read_capacity
+        from airflow_provider_ray.client.api.capacity import read_capacity
 
         return self.run(read_capacity)
 
@@ -127,10 +127,10 @@ class RayHook(BaseHook):
         :param entrypoint: a shell command, or a list of arguments that are quoted one by one.
         :param parameters: JSON-able; appended to the entrypoint as one quoted argument.
         :param submission_id: id of the job; default: a new one.
-        :param options: further fields of :class:`airflow_provider_ray.client.jobspec.JobSpec`.
+        :param options: further fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
         """
-        from airflow_provider_ray.client.jobspec import JobSpec, command
-        from airflow_provider_ray.client.submission import submit
+        from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.jobs.submission import submit
 
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
         spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, **options)
@@ -146,13 +146,13 @@ class RayHook(BaseHook):
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
         """Stop a job, wait up to 15 s for its end and return it; None when the cluster has no such job."""
-        from airflow_provider_ray.client.waiting import stop_job
+        from airflow_provider_ray.client.jobs.waiting import stop_job
 
         return self.run(lambda client: stop_job(client, submission_id))
 
     def get_logs(self, submission_id: str) -> str:
         """The driver's log so far; bytes that are not UTF-8 are replaced."""
-        from airflow_provider_ray.client.logs import read_log
+        from airflow_provider_ray.client.jobs.driver_log import read_log
 
         return self.run(lambda client: read_log(client, submission_id))
 
@@ -178,9 +178,9 @@ class RayHook(BaseHook):
         :param path: path below the application's route prefix.
         :param timeout: seconds to wait for the application; by default it has to be there.
         :param request: ``method``, ``data``, ``headers``, ``request_timeout`` and ``max_answer_bytes`` of
-            :meth:`airflow_provider_ray.client.serve.Serve.call`.
+            :meth:`airflow_provider_ray.client.api.serve.Serve.call`.
         """
-        from airflow_provider_ray.client.serve_target import ServeTarget
+        from airflow_provider_ray.client.serving.application import ServeTarget
 
         return self.run(
             lambda client: ServeTarget(client, application, path).call(poll_interval=2, timeout=timeout, **request)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import psutil
 
+from airflow_provider_ray.client.api.http import Http
+from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayAuthError, RayError, RayNotFound
-from airflow_provider_ray.client.http import Http
-from airflow_provider_ray.client.jobspec import JobSpec
-from airflow_provider_ray.client.ray_client import RayClient
 from airflow_provider_ray.client.states import SUCCEEDED, is_terminal
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.local.cluster import LocalCluster, LocalOptions

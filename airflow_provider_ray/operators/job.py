@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
-from airflow_provider_ray import choosing, durable, exit_codes
+from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.job_custody import KILL_SECONDS, JobCustody
-from airflow_provider_ray.job_fields import JobFields, seconds
+from airflow_provider_ray.jobs import exit_codes, memory
+from airflow_provider_ray.jobs.attempt import KILL_SECONDS, JobCustody
+from airflow_provider_ray.jobs.decision import settle
+from airflow_provider_ray.jobs.definition import JobFields, seconds
+from airflow_provider_ray.jobs.encryption import seal
+from airflow_provider_ray.jobs.stopping import Target
 from airflow_provider_ray.links import RayJobLink
-from airflow_provider_ray.log_bookmark import XComBookmark
-from airflow_provider_ray.sealing import seal
-from airflow_provider_ray.succession import settle
-from airflow_provider_ray.target import Target
+from airflow_provider_ray.task_log.position import XComBookmark
 from airflow_provider_ray.triggers.job import RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.jobspec import JobSpec
-    from airflow_provider_ray.client.models import JobDetails
-    from airflow_provider_ray.client.outcome import Outcome
-    from airflow_provider_ray.durable import TaskJob
+    from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.jobs.outcome import Outcome
+    from airflow_provider_ray.jobs.memory import TaskJob
 
 
 class RaySubmitJobOperator(JobCustody):
@@ -41,8 +42,8 @@ class RaySubmitJobOperator(JobCustody):
     ``{"conn_id", "submission_id"}`` of the job that counts, in every mode.
 
     What the job is, from ``entrypoint`` to ``stop_grace``, is described by the parameters of
-    :class:`~airflow_provider_ray.job_fields.JobFields`; ``cancel_on_kill`` and ``durable`` are those of
-    :class:`~airflow_provider_ray.job_custody.JobCustody`.
+    :class:`~airflow_provider_ray.jobs.definition.JobFields`; ``cancel_on_kill`` and ``durable`` are those of
+    :class:`~airflow_provider_ray.jobs.attempt.JobCustody`.
 
     :param conn_id: connection of type ``ray``, or a list of them to choose from. (templated)
     :param strategy: how to choose: ``first_healthy`` in the given order, ``least_loaded``, or ``round_robin`` by map
@@ -132,7 +133,7 @@ class RaySubmitJobOperator(JobCustody):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, str]:
         """Turn the trigger's event into the result or error that the blocking mode has, or go on in that mode."""
         from airflow_provider_ray.client.errors import RayClusterUnavailable
-        from airflow_provider_ray.client.outcome import Outcome
+        from airflow_provider_ray.client.jobs.outcome import Outcome
 
         hook, outcome = RayHook(event["conn_id"]), Outcome.from_json(event)
         # Looked up now: on_kill must not talk to Airflow.
@@ -140,7 +141,7 @@ class RaySubmitJobOperator(JobCustody):
         is_away = isinstance(outcome.fault, RayClusterUnavailable)
         self._cluster = hook.conn_id
         self._target = Target(hook, event["submission_id"], event["nonce"], may_arrive=is_away)
-        self._others = [target for job in event["others"] if (target := durable.reach(**job))]
+        self._others = [target for job in event["others"] if (target := memory.reach(**job))]
         with self._not_left_unwatched(context):
             if outcome == Outcome():
                 # The trigger was there to submit only.
@@ -152,41 +153,41 @@ class RaySubmitJobOperator(JobCustody):
     def _choose(self, context: Context) -> tuple[RayHook, TaskJob, JobDetails | None]:
         """The job of this attempt, a new one or an earlier attempt's, where it is, and what its cluster knows of it."""
         self._cluster = None
-        clusters = choosing.connections(self.conn_id)
-        memory = durable.recall(context) if self.durable else durable.Memory()
-        earlier = durable.reach_all(memory.jobs)
+        clusters = selection.connections(self.conn_id)
+        remembered = memory.recall(context) if self.durable else memory.Memory()
+        earlier = memory.reach_all(remembered.jobs)
         self._answer_for([target for _, target in earlier])
-        out_of_reach = [job for job in memory.jobs if job not in [each for each, _ in earlier]]
+        out_of_reach = [job for job in remembered.jobs if job not in [each for each, _ in earlier]]
         for job in out_of_reach:
             if job.conn_id in clusters:
                 # A secrets backend that fails looks as if there were no such connection; no job is forgotten for that.
                 RayHook(job.conn_id).get_config()
-        left = settle(earlier, context, clusters, memory.failed_on)
+        left = settle(earlier, context, clusters, remembered.failed_on)
         if left.adopted is None:
             self._answer_for(left.targets)
-            hook = choosing.choose(clusters, self.strategy, context, memory.failed_on)
+            hook = selection.choose(clusters, self.strategy, context, remembered.failed_on)
             left = left.on(hook.conn_id)
         self._answer_for(left.targets)
-        self._memory = replace(memory, jobs=(*(each.job for each in left.others), *out_of_reach))
+        self._memory = replace(remembered, jobs=(*(each.job for each in left.others), *out_of_reach))
         if left.adopted is not None:
             hook, job, known = left.adopted.target.hook, left.adopted.job, left.adopted.known
         else:
-            is_successor = bool(memory.jobs) or (not self.durable and context["ti"].try_number > 1)
-            job, known = durable.new_job(context, hook.conn_id, self.submission_id, successor=is_successor), None
+            is_successor = bool(remembered.jobs) or (not self.durable and context["ti"].try_number > 1)
+            job, known = memory.new_job(context, hook.conn_id, self.submission_id, successor=is_successor), None
         self._cluster = hook.conn_id
         return hook, job, known
 
     def _announce(self, context: Context, hook: RayHook, job: TaskJob, known: JobDetails | None) -> None:
         """Show where the job is going to be, before there can be one."""
         url = hook.get_config().job_url(job.submission_id)
-        where = {durable.CONN_ID_KEY: hook.conn_id, durable.SUBMISSION_ID_KEY: job.submission_id}
+        where = {memory.CONN_ID_KEY: hook.conn_id, memory.SUBMISSION_ID_KEY: job.submission_id}
         for key, value in {**where, RayJobLink().xcom_key: url}.items():
             context["ti"].xcom_push(key=key, value=value)
         doing = f"Going on with the {known.status}" if known else "Submitting"
         self.log.info("%s Ray job %s on %s: %s", doing, job.submission_id, hook.conn_id, url)
 
     def _prepare(self, hook: RayHook, spec: JobSpec) -> JobSpec:
-        from airflow_provider_ray.client.submission import prepare
+        from airflow_provider_ray.client.jobs.submission import prepare
 
         self.log_spec(spec)
         return hook.run(lambda client: prepare(client, spec))
@@ -198,7 +199,7 @@ class RaySubmitJobOperator(JobCustody):
 
     def _submit(self, hook: RayHook, job: TaskJob, ready: JobSpec) -> None:
         from airflow_provider_ray.client.errors import RayJobInterrupted
-        from airflow_provider_ray.client.submission import post
+        from airflow_provider_ray.client.jobs.submission import post
 
         if self._killed:
             raise RuntimeError(f"The task was killed before Ray job {job.submission_id} was submitted.")
@@ -240,7 +241,7 @@ class RaySubmitJobOperator(JobCustody):
         )
 
     def _wait(self, hook: RayHook, submission_id: str) -> Outcome:
-        from airflow_provider_ray.client.outcome import watch
+        from airflow_provider_ray.client.jobs.outcome import watch
 
         return hook.run(
             partial(
@@ -266,7 +267,7 @@ class RaySubmitJobOperator(JobCustody):
         from airflow_provider_ray.client.errors import RayJobFailed, RayJobInterrupted, RayJobStopped
 
         if self.durable and outcome.is_late:
-            durable.remember_late(context)
+            memory.remember_late(context)
         try:
             job = outcome.result(hook.conn_id, hook.get_config())
         except RayJobFailed as error:
@@ -280,10 +281,10 @@ class RaySubmitJobOperator(JobCustody):
         return _result(hook, str(job.submission_id))
 
     def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.jobspec import check_seconds
+        from airflow_provider_ray.client.api.job_spec import check_seconds
 
-        choosing.connections(self.conn_id)
-        choosing.check_strategy(self.strategy)
+        selection.connections(self.conn_id)
+        selection.check_strategy(self.strategy)
         check_seconds("poll_interval", self.poll_interval)
         for name in ("startup_timeout", "timeout", "room_timeout", "stop_grace"):
             if (value := getattr(self, name)) is not None:

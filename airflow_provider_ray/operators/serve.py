@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator, conf
 
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.job_fields import seconds
+from airflow_provider_ray.jobs.definition import seconds
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.ray_client import RayClient
-    from airflow_provider_ray.client.serve_target import ServeTarget
+    from airflow_provider_ray.client.api.ray_client import RayClient
+    from airflow_provider_ray.client.serving.application import ServeTarget
 
 
 class RayServeOperator(BaseOperator):
@@ -123,7 +123,7 @@ class RayServeOperator(BaseOperator):
         )
 
     def _target(self, client: RayClient) -> ServeTarget:
-        from airflow_provider_ray.client.serve_target import ServeTarget
+        from airflow_provider_ray.client.serving.application import ServeTarget
 
         return ServeTarget(client, self.application, self.path, self.submission_id)
 
@@ -138,9 +138,9 @@ class RayServeOperator(BaseOperator):
         )
 
     def _check_arguments(self) -> None:
+        from airflow_provider_ray.client.api.job_spec import as_json, check_seconds
+        from airflow_provider_ray.client.api.serve import check_request
         from airflow_provider_ray.client.errors import RayConfigError
-        from airflow_provider_ray.client.jobspec import as_json, check_seconds
-        from airflow_provider_ray.client.serve import check_request
 
         for name in ("request_timeout", "timeout", "poll_interval"):
             check_seconds(name, getattr(self, name))

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_ray.choosing import connections
+from airflow_provider_ray.clusters.selection import connections
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.survey import Findings, Room
+    from airflow_provider_ray.client.clusters.survey import Findings, Room
 
 
 class RayClusterSensor(BaseSensorOperator):
     """Wait until clusters are healthy, which is that their head node is alive, or have room as well.
 
     The XCom has what is known of the clusters that are enough, by connection id, as
-    :class:`~airflow_provider_ray.client.capacity.Capacity` describes it. What a cluster does not tell is never
+    :class:`~airflow_provider_ray.client.api.capacity.Capacity` describes it. What a cluster does not tell is never
     enough. A cluster that does not answer is waited for; a connection that is wrong and credentials that are refused
     fail at once. ``soft_fail`` skips instead of failing, but for wrong arguments and connections.
 
@@ -81,7 +81,7 @@ class RayClusterSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Turn the trigger's event into the result or error that the other modes have."""
-        from airflow_provider_ray.client.survey import Findings
+        from airflow_provider_ray.client.clusters.survey import Findings
 
         return self._result(Findings.from_json(event))
 
@@ -94,7 +94,7 @@ class RayClusterSensor(BaseSensorOperator):
         return PokeReturnValue(is_done=False)
 
     def _look(self) -> Findings:
-        from airflow_provider_ray.client.survey import find, survey
+        from airflow_provider_ray.client.clusters.survey import find, survey
         from airflow_provider_ray.client.sync import run_sync
 
         room, _ = self._room(), self._required()
@@ -129,12 +129,12 @@ class RayClusterSensor(BaseSensorOperator):
         return list(connections(self.conn_id))
 
     def _required(self) -> int:
-        from airflow_provider_ray.client.quorum import how_many
+        from airflow_provider_ray.client.clusters.quorum import how_many
 
         return how_many(self.require, len(self._conn_ids()), field="require")
 
     def _room(self) -> Room:
-        from airflow_provider_ray.client.survey import Room
+        from airflow_provider_ray.client.clusters.survey import Room
 
         return Room.from_fields(
             free_resources=self.free_resources,

@@ -12,13 +12,13 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.links import RayJobLink
-from airflow_provider_ray.log_bookmark import XComBookmark
+from airflow_provider_ray.task_log.position import XComBookmark
 from airflow_provider_ray.triggers.job import RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.outcome import Outcome
+    from airflow_provider_ray.client.jobs.outcome import Outcome
 
 
 class RayJobSensor(BaseSensorOperator):
@@ -81,13 +81,13 @@ class RayJobSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Turn the trigger's event into the result or error that the other modes have."""
-        from airflow_provider_ray.client.outcome import Outcome
+        from airflow_provider_ray.client.jobs.outcome import Outcome
 
         return self._result(context, Outcome.from_json(event))
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the job once."""
-        from airflow_provider_ray.client.retry import FAULT_BUDGET_SECONDS
+        from airflow_provider_ray.client.api.retry import FAULT_BUDGET_SECONDS
 
         outcome = self._look(FAULT_BUDGET_SECONDS)
         if outcome is None:
@@ -95,7 +95,7 @@ class RayJobSensor(BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=self._result(context, outcome))
 
     def _look(self, fault_budget: float) -> Outcome | None:
-        from airflow_provider_ray.client.outcome import look
+        from airflow_provider_ray.client.jobs.outcome import look
 
         self._check_arguments()
         looking = partial(
@@ -141,8 +141,8 @@ class RayJobSensor(BaseSensorOperator):
         )
 
     def _check_arguments(self) -> None:
+        from airflow_provider_ray.client.api.job_spec import check_strings, check_submission_id
         from airflow_provider_ray.client.errors import RayConfigError
-        from airflow_provider_ray.client.jobspec import check_strings, check_submission_id
 
         if bool(self.submission_id) == bool(self.metadata):
             got = "both" if self.submission_id else "neither"

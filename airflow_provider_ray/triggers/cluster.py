@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.log_pipe import CountedLogger, pipe
+from airflow_provider_ray.task_log.drain import CountedLogger, pipe
 from airflow_provider_ray.triggers.job import EARLIEST_EVENT_SECONDS
 
 if TYPE_CHECKING:
-    from airflow_provider_ray.client.survey import Findings
+    from airflow_provider_ray.client.clusters.survey import Findings
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ class RayClusterTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        from airflow_provider_ray.client.clusters.survey import Findings
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
-        from airflow_provider_ray.client.survey import Findings
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
         with pipe.life():
@@ -80,8 +80,8 @@ class RayClusterTrigger(BaseTrigger):
             pipe.count(repr(event))
 
     async def _watch(self) -> Findings:
-        from airflow_provider_ray.client.shared import shared_client
-        from airflow_provider_ray.client.survey import Room, wait_for_room
+        from airflow_provider_ray.client.clusters.survey import Room, wait_for_room
+        from airflow_provider_ray.client.sharing.shared_client import shared_client
 
         # Airflow's look-up would swallow the message of a cancellation.
         hooks = {conn_id: RayHook(conn_id) for conn_id in self.conn_ids}

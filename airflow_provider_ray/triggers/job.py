@@ -12,19 +12,19 @@ from airflow.sdk import TaskInstanceState
 from airflow.sdk.log import amask_secret
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_ray import durable
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.log_bookmark import XComBookmark
-from airflow_provider_ray.log_pipe import CountedLogger, pipe
-from airflow_provider_ray.sealing import unseal
-from airflow_provider_ray.target import tell_stopped
+from airflow_provider_ray.jobs import memory
+from airflow_provider_ray.jobs.encryption import unseal
+from airflow_provider_ray.jobs.stopping import tell_stopped
+from airflow_provider_ray.task_log.drain import CountedLogger, pipe
+from airflow_provider_ray.task_log.position import XComBookmark
 
 if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.config import ClusterConfig
-    from airflow_provider_ray.client.jobspec import JobSpec
-    from airflow_provider_ray.client.models import JobDetails
-    from airflow_provider_ray.client.outcome import Outcome
-    from airflow_provider_ray.client.ray_client import RayClient
+    from airflow_provider_ray.client.jobs.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class RayJobTrigger(BaseTrigger):
     :param submission_id: the job; None to wait for the newest job with ``metadata``.
     :param nonce: text in the metadata of a job that is ours, which is stopped when the time is up, when it is given up
         as lost and when a user kills the task; None for a job of somebody else, which is left alone.
-    :param sealed_spec: what to submit first, a ``JobSpec`` under :func:`~airflow_provider_ray.sealing.seal`; None when
-        the job is there already.
+    :param sealed_spec: what to submit first, a ``JobSpec`` under
+        :func:`~airflow_provider_ray.jobs.encryption.seal`; None when the job is there already.
     :param submit_only: fire as soon as the job is submitted, with an outcome that knows neither job nor fault.
     :param queued_at: when the job was handed over for submission, in seconds since the epoch.
     :param room_end_time: when to give up waiting for room, in seconds since the epoch; None for never.
@@ -128,7 +128,7 @@ class RayJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
-        from airflow_provider_ray.client.outcome import Outcome
+        from airflow_provider_ray.client.jobs.outcome import Outcome
 
         not_before = monotonic() + EARLIEST_EVENT_SECONDS
         with pipe.life():
@@ -171,8 +171,8 @@ class RayJobTrigger(BaseTrigger):
             self._task_log.error("Ray job %s may still run, it could not be stopped: %s", self.submission_id, error)
 
     async def _watch(self) -> Outcome:
-        from airflow_provider_ray.client.outcome import Outcome, watch
-        from airflow_provider_ray.client.shared import shared_client
+        from airflow_provider_ray.client.jobs.outcome import Outcome, watch
+        from airflow_provider_ray.client.sharing.shared_client import shared_client
 
         # Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call on_kill.
         self._config = await asyncio.shield(asyncio.ensure_future(RayHook(self.conn_id).aget_config()))
@@ -195,9 +195,9 @@ class RayJobTrigger(BaseTrigger):
 
     async def _submit(self, client: RayClient, sealed_spec: str) -> float:
         """Submit the job, unless it is there already, and return for how many seconds it waited for room."""
-        from airflow_provider_ray.client.in_flight import place
-        from airflow_provider_ray.client.jobspec import JobSpec
-        from airflow_provider_ray.client.submission import post
+        from airflow_provider_ray.client.api.job_spec import JobSpec
+        from airflow_provider_ray.client.jobs.admission import place
+        from airflow_provider_ray.client.jobs.submission import post
 
         spec = JobSpec(**unseal(sealed_spec))
         await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
@@ -221,7 +221,7 @@ class RayJobTrigger(BaseTrigger):
 
     async def _refuse_if_late(self, client: RayClient, spec: JobSpec) -> None:
         from airflow_provider_ray.client.errors import RayTriggerError
-        from airflow_provider_ray.client.submission import find
+        from airflow_provider_ray.client.jobs.submission import find
 
         is_late = any(moment is not None and moment <= time() for moment in (self.end_time, self.startup_end_time))
         if is_late and await find(client, spec.submission_id, str(self.nonce)) is None:
@@ -258,8 +258,8 @@ class RayJobTrigger(BaseTrigger):
         return {"conn_id": self.conn_id, "submission_id": self.submission_id, "nonce": self.nonce}
 
     async def _stop(self, job: Mapping[str, Any]) -> JobDetails | None:
-        from airflow_provider_ray.client.ray_client import RayClient
-        from airflow_provider_ray.client.waiting import stop_job
+        from airflow_provider_ray.client.api.ray_client import RayClient
+        from airflow_provider_ray.client.jobs.waiting import stop_job
 
         is_mine = job["submission_id"] == self.submission_id
         config = self._config if is_mine else None
@@ -285,7 +285,7 @@ class RayJobTrigger(BaseTrigger):
             dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
         )
         current = await XCom.aget_one(
-            key=durable.SUBMISSION_ID_KEY,
+            key=memory.SUBMISSION_ID_KEY,
             dag_id=ti.dag_id,
             task_id=ti.task_id,
             run_id=ti.run_id,

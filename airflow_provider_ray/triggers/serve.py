@@ -10,7 +10,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.log_pipe import pipe
+from airflow_provider_ray.task_log.drain import pipe
 from airflow_provider_ray.triggers.job import EARLIEST_EVENT_SECONDS
 
 
@@ -74,8 +74,8 @@ class RayServeTrigger(BaseTrigger):
             pipe.count(repr(event))
 
     async def _wait(self) -> None:
-        from airflow_provider_ray.client.ray_client import RayClient
-        from airflow_provider_ray.client.serve_target import ServeTarget
+        from airflow_provider_ray.client.api.ray_client import RayClient
+        from airflow_provider_ray.client.serving.application import ServeTarget
 
         async with RayClient(await RayHook(self.conn_id).aget_config()) as client:
             target = ServeTarget(client, self.application, self.path, self.submission_id)

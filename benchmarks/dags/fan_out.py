@@ -8,8 +8,8 @@ from typing import Any
 import pendulum
 from airflow.sdk import dag
 
-from airflow_provider_ray.fanout import ray_fan_out
-from airflow_provider_ray.planning import Shard
+from airflow_provider_ray.fan_out import ray_fan_out
+from airflow_provider_ray.fan_out.plan import Shard
 
 WORK = """
 import json, sys, time

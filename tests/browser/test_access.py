@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from airflow_provider_ray.plugin.api import app
+from airflow_provider_ray.page.api import app
 from dev.page_site import SECRET, Site
 
 Sessions = dict[str, httpx.Client]

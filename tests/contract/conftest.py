@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from airflow_provider_ray.client.api.job_spec import JobSpec, command
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.jobspec import JobSpec, command
-from airflow_provider_ray.client.logs import DriverLog
-from airflow_provider_ray.client.models import JobDetails
-from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.submission import submit
-from airflow_provider_ray.client.waiting import wait_for_job
+from airflow_provider_ray.client.jobs.driver_log import DriverLog
+from airflow_provider_ray.client.jobs.submission import submit
+from airflow_provider_ray.client.jobs.waiting import wait_for_job
 from airflow_provider_ray.local import LocalOptions, local_clusters
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.lines import Lines

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_ray.client.capacity import Capacity, read_capacity
+from airflow_provider_ray.client.api.capacity import Capacity, read_capacity
+from airflow_provider_ray.client.api.job_spec import JobSpec, command
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import RayAuthError
-from airflow_provider_ray.client.jobspec import JobSpec, command
-from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.submission import submit
-from airflow_provider_ray.client.waiting import stop_job
+from airflow_provider_ray.client.jobs.submission import submit
+from airflow_provider_ray.client.jobs.waiting import stop_job
 from tests.contract.conftest import Cluster
 
 pytestmark = pytest.mark.anyio

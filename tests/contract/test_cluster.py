@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import RayAuthError
-from airflow_provider_ray.client.ray_client import RayClient
 from tests.contract.conftest import Cluster
 
 pytestmark = pytest.mark.anyio

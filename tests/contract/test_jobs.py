@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, as_json, command
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
     RayNotFound,
     RayRequestRefused,
 )
-from airflow_provider_ray.client.jobspec import ENTRYPOINT_LIMIT_BYTES, JobSpec, as_json, command
-from airflow_provider_ray.client.logs import read_log
-from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.submission import NONCE_KEY, find, submit
-from airflow_provider_ray.client.waiting import find_job, stop_job, wait_for_job
+from airflow_provider_ray.client.jobs.driver_log import read_log
+from airflow_provider_ray.client.jobs.submission import NONCE_KEY, find, submit
+from airflow_provider_ray.client.jobs.waiting import find_job, stop_job, wait_for_job
 from tests.contract.conftest import Cluster, log_of, run
 
 pytestmark = pytest.mark.anyio

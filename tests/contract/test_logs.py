@@ -5,11 +5,11 @@ import tracemalloc
 
 import pytest
 
-from airflow_provider_ray.client.jobspec import JobSpec, command
-from airflow_provider_ray.client.logs import DriverLog, last_lines
-from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.submission import submit
-from airflow_provider_ray.client.waiting import wait_for_job
+from airflow_provider_ray.client.api.job_spec import JobSpec, command
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.jobs.driver_log import DriverLog, last_lines
+from airflow_provider_ray.client.jobs.submission import submit
+from airflow_provider_ray.client.jobs.waiting import wait_for_job
 from tests.contract.conftest import JOB_SECONDS, Cluster, lines_of, log_of, run, without_preamble
 from tests.lines import Lines
 

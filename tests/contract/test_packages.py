@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import RayRequestRefused
-from airflow_provider_ray.client.packaging import build
-from airflow_provider_ray.client.ray_client import RayClient
+from airflow_provider_ray.client.jobs.packaging import build
 from tests.contract.conftest import Cluster, log_of, run
 
 pytestmark = pytest.mark.anyio

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import RayServeBadAnswer, RayServeNotReady
-from airflow_provider_ray.client.ray_client import RayClient
-from airflow_provider_ray.client.serve_target import ServeTarget
-from airflow_provider_ray.client.waiting import wait_for_job
+from airflow_provider_ray.client.jobs.waiting import wait_for_job
+from airflow_provider_ray.client.serving.application import ServeTarget
 from tests.contract.conftest import APPLICATION, BIG_ANSWER_BYTES, JOB_SECONDS, PREFIX, Cluster
 
 pytestmark = pytest.mark.anyio

@@ -16,14 +16,14 @@ import psutil
 import pytest
 
 from airflow_provider_ray import local
+from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayAuthError
-from airflow_provider_ray.client.jobspec import JobSpec
-from airflow_provider_ray.client.logs import read_log
-from airflow_provider_ray.client.ray_client import RayClient
+from airflow_provider_ray.client.jobs.driver_log import read_log
+from airflow_provider_ray.client.jobs.waiting import wait_for_job
 from airflow_provider_ray.client.states import SUCCEEDED
 from airflow_provider_ray.client.sync import run_sync
-from airflow_provider_ray.client.waiting import wait_for_job
 from airflow_provider_ray.local import head
 from airflow_provider_ray.local.ports import is_free
 

@@ -20,8 +20,10 @@ os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32
 import pytest
 import structlog
 
-from airflow_provider_ray import choosing, job_custody, succession
-from airflow_provider_ray.client import retry, submission, waiting
+from airflow_provider_ray.client.api import retry
+from airflow_provider_ray.client.jobs import submission, waiting
+from airflow_provider_ray.clusters import selection
+from airflow_provider_ray.jobs import attempt, decision
 from airflow_provider_ray.triggers import job
 from tests.fake_dashboard import FakeDashboard
 
@@ -88,11 +90,11 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeDashboar
     monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.2)
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(succession, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(choosing, "FAULT_SECONDS", 0.2)
+    monkeypatch.setattr(decision, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(selection, "FAULT_SECONDS", 0.2)
     monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 2.0)
     monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(job_custody, "LAST_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(attempt, "LAST_STOP_SECONDS", 1.0)
     monkeypatch.setattr(job, "EARLIEST_EVENT_SECONDS", 0.1)
     with FakeDashboard() as first, FakeDashboard() as second, FakeDashboard() as third:
         fakes = {"a": first, "b": second, "c": third}

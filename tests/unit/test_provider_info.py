@@ -83,7 +83,7 @@ def test_parsing_a_dag_loads_neither_ray_nor_aiohttp() -> None:
         "from airflow_provider_ray.operators.serve import RayServeOperator\n"
         "from airflow_provider_ray.sensors.job import RayJobSensor\n"
         "from airflow_provider_ray.sensors.cluster import RayClusterSensor\n"
-        "import airflow_provider_ray.fleet\n"
+        "import airflow_provider_ray.clusters.discovery\n"
         "RaySubmitJobOperator(task_id='a', entrypoint='true')\n"
         "print([name for name in ('ray', 'aiohttp', 'numpy', 'requests') if name in sys.modules])"
     )

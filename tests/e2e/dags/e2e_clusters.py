@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import dag, task
 from e2e_settings import DEFAULTS, RETRIED
 
-from airflow_provider_ray import fleet
+from airflow_provider_ray.clusters import discovery
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.sensors.cluster import RayClusterSensor
 
@@ -14,12 +14,12 @@ ALL = ["ray_local_1", "ray_local_2", "ray_local_3"]
 
 @task
 def chosen() -> list[str]:
-    return fleet.select("place=e2e")
+    return discovery.select("place=e2e")
 
 
 @task
 def known() -> list[str]:
-    return fleet.candidates()
+    return discovery.candidates()
 
 
 @task

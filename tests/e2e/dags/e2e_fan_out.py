@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import dag
 from e2e_settings import DEFAULTS
 
-from airflow_provider_ray.fanout import ray_fan_out
+from airflow_provider_ray.fan_out import ray_fan_out
 
 
 @dag(**DEFAULTS, params={"place": "e2e"})

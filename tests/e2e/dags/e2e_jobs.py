@@ -7,8 +7,8 @@ from datetime import timedelta
 from airflow.sdk import dag, task
 from e2e_settings import DEFAULTS, DEFERRED, FAIL
 
+from airflow_provider_ray.jobs.retry_policy import ray_retry_policy
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
-from airflow_provider_ray.retry_policy import ray_retry_policy
 
 TALK = """
 import os, sys, time

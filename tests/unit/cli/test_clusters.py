@@ -17,7 +17,7 @@ import yaml
 from airflow.cli import cli_parser
 
 from airflow_provider_ray.cli import clusters
-from airflow_provider_ray.client.models import HEAD_DEAD
+from airflow_provider_ray.client.api.models import HEAD_DEAD
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.ray_client import RayClient
 from tests.fake_dashboard import FakeDashboard
 
 

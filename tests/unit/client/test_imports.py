@@ -19,11 +19,11 @@ def loaded_by(module: str) -> set[str]:
     return set(json.loads(subprocess.run(argv, capture_output=True, check=True, text=True).stdout))
 
 
-@pytest.mark.parametrize("module", ["errors", "config", "jobspec", "models", "states"])
+@pytest.mark.parametrize("module", ["errors", "config", "states", "api.job_spec", "api.models"])
 def test_what_dag_files_need_loads_little(module: str) -> None:
     assert not loaded_by(f"{CLIENT}.{module}") & {"aiohttp", "anyio", "tenacity", "pathspec", "airflow", "ray"}
 
 
-@pytest.mark.parametrize("module", ["outcome", "submission", "sync"])
+@pytest.mark.parametrize("module", ["jobs.outcome", "jobs.submission", "sharing.shared_client", "sync"])
 def test_the_client_knows_neither_airflow_nor_ray(module: str) -> None:
     assert not loaded_by(f"{CLIENT}.{module}") & {"airflow", "ray"}

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException, TaskDeferralError
 
-from airflow_provider_ray import job_custody
-from airflow_provider_ray.client import errors, health, submission, waiting
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.client.api import node_health
+from airflow_provider_ray.client.jobs import submission, waiting
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs import attempt
+from airflow_provider_ray.jobs.stopping import Target
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
-from airflow_provider_ray.target import Target
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, TaskLog
 from tests.unit.deferral import run_deferred
@@ -184,7 +186,7 @@ def test_a_lost_job_is_told_to_stop_and_the_retry_goes_elsewhere(
 
 def lose_job(attempts: Attempts, clusters: Clusters, monkeypatch: pytest.MonkeyPatch, deferrable: bool) -> None:
     """A first attempt on cluster a that loses the node of its driver; then the node is there again."""
-    monkeypatch.setattr(health, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 0.2)
     clusters["a"].default_outcome = Outcome(ends_after=None, stop_after=None)
     with meanwhile(lambda: clusters["a"].jobs, lambda: bury(clusters["a"])), pytest.raises(errors.RayJobLost):
@@ -455,7 +457,7 @@ def test_a_kill_stops_the_job_where_it_is_and_the_one_that_was_left_behind(
 def test_a_kill_waits_for_no_cluster_that_hangs(
     clusters: Clusters, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
 ) -> None:
-    monkeypatch.setattr(job_custody, "KILL_SECONDS", 1.0)
+    monkeypatch.setattr(attempt, "KILL_SECONDS", 1.0)
     die(clusters["a"], "hang")
     task = operator()
     task._answer_for([Target(RayHook("b"), "here", "n1"), Target(RayHook("a"), "there", "n2")])

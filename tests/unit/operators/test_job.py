@@ -16,13 +16,15 @@ import pytest
 from airflow.sdk import DAG, RetryAction
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferralError, TaskDeferred
 
-from airflow_provider_ray.client import errors, health, submission, waiting
-from airflow_provider_ray.client.jobspec import JobSpec
-from airflow_provider_ray.client.submission import NONCE_KEY
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.client.api import node_health
+from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.jobs import submission, waiting
+from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs.retry_policy import ray_retry_policy
+from airflow_provider_ray.jobs.stopping import Target
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
-from airflow_provider_ray.retry_policy import ray_retry_policy
-from airflow_provider_ray.target import Target
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, TaskLog, connect
 from tests.unit.deferral import first_event, rebuilt, run_deferred
@@ -634,7 +636,7 @@ def test_unknown_connections_and_other_types_are_named(
 def test_a_lost_job_is_replaced_by_the_next_attempt(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    monkeypatch.setattr(health, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.2)
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
     monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 0.2)
     alive = dict(dashboard.nodes[0])

@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_ray.client import errors, retry
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.client.api import retry
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_ray.client import errors, submission
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.sensors.job import RayJobSensor
 from tests.fake_dashboard import FakeDashboard, Outcome

@@ -1,0 +1,205 @@
+"""What a cluster has, and what of it is free; what it does not say is unknown, and unknown is never free."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
+from airflow_provider_ray.client.errors import RayAuthError, RayRequestError
+from airflow_provider_ray.client.states import PENDING, is_terminal
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.ray_client import RayClient
+
+T = TypeVar("T")
+
+# What is not told in this time is unknown: a list of jobs that is slow to come must not hide the rest.
+DETAIL_SECONDS = 5.0
+
+_AMOUNT = r"(-?[\d.]+(?:e[+-]?\d+)?)(B|[KMGT]iB)?"
+_USAGE = re.compile(rf" {_AMOUNT}/{_AMOUNT} (.+?)(?: \({_AMOUNT} used of {_AMOUNT} reserved in placement groups\))?")
+_DEMAND = re.compile(r" .*?: (\d+)\+ pending ")
+_UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+# Ray writes memory with two decimals, which is off by half a percent at most.
+_ROUNDING = 0.005
+# Ray's own precision; sums of floats have less.
+_DECIMALS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What ``GET /api/cluster_status?format=1`` says, the text of autoscaler v1 and v2 (Ray 2.49-2.60).
+
+    Resources by their true names; CPU and GPU in numbers, memory and object_store_memory in bytes (rounded by Ray).
+
+    :param used: what others cannot have: in use, or reserved by a placement group.
+    :param total: what the autoscaler knows of.
+    :param pending_demands: tasks, actors and placement groups that wait for resources; "1+" counts as 1.
+    """
+
+    used: Mapping[str, float]
+    total: Mapping[str, float]
+    pending_demands: int
+
+    @classmethod
+    def from_text(cls, text: str) -> Self | None:
+        """Build the value from the text; None when it has no usage, as in the first seconds of a head."""
+        sections = _sections(text)
+        rows = [row for line in sections.get("Total Usage:", ()) if (row := _USAGE.fullmatch(line))]
+        # In Ray 2.49 it is "Total Demands:".
+        demands = sections.get("Pending Demands:", sections.get("Total Demands:"))
+        if not rows or demands is None:
+            return None
+        counts = [int(found[1]) for line in demands if (found := _DEMAND.match(line))]
+        return cls(
+            used={row[5]: _used(row) for row in rows},
+            total={row[5]: _amount(row, 3) for row in rows},
+            pending_demands=sum(counts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a cluster has and does; None is unknown.
+
+    Resources by their true names; CPU and GPU in numbers, memory and object_store_memory in bytes. Ray's own
+    markers (``node:...``) are left out.
+
+    :param ray_version: version of Ray on the head.
+    :param python_version: version of Python on the head.
+    :param session_name: tells one start of a head from another.
+    :param head_alive: whether the head node takes jobs; a dashboard may outlive it.
+    :param nodes: nodes that are alive.
+    :param total: sum over the nodes that are alive.
+    :param free: of ``total``, what is neither used nor reserved; a resource that is not in it is unknown. All zero
+        when the head is not alive, since nobody can get at it.
+    :param pending_demands: tasks, actors and placement groups that wait for resources.
+    :param running_jobs: submissions that have started and not ended; drivers outside of the Jobs API do not count.
+    :param pending_jobs: submissions that have not started.
+    """
+
+    ray_version: str
+    python_version: str | None
+    session_name: str | None
+    head_alive: bool
+    nodes: int
+    total: Mapping[str, float]
+    free: Mapping[str, float] | None
+    pending_demands: int | None
+    running_jobs: int | None
+    pending_jobs: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; unknown is null."""
+        return asdict(self)
+
+
+async def read_capacity(client: RayClient) -> Capacity:
+    """Ask a cluster for all of it at the same time.
+
+    :param client: an open client of the cluster.
+    :raises RayAuthError: when the cluster refuses the credentials.
+    :raises RayRequestError: when it does not tell its version or its nodes; everything else may be unknown.
+    """
+    try:
+        async with asyncio.TaskGroup() as asking:
+            version = asking.create_task(client.cluster.version())
+            nodes = asking.create_task(_second_to(version, client.cluster.nodes()))
+            python_version = asking.create_task(_second_to(version, _if_told(client.cluster.python_version())))
+            status = asking.create_task(_second_to(version, _if_told(client.cluster.status())))
+            jobs = asking.create_task(_second_to(version, _if_told(client.jobs.active())))
+    except BaseExceptionGroup as faults:
+        raise faults.exceptions[0] from None
+    head_alive = has_living_head(nodes.result())
+    total, usage = total_of(nodes.result()), Usage.from_text(status.result() or "")
+    running, pending = (None, None) if jobs.result() is None else count_jobs(jobs.result() or ())
+    return Capacity(
+        ray_version=version.result().ray_version,
+        python_version=python_version.result(),
+        session_name=version.result().session_name,
+        head_alive=head_alive,
+        nodes=sum(node.is_alive for node in nodes.result()),
+        total=total,
+        free=free_of(total, usage) if head_alive else dict.fromkeys(total, 0.0),
+        pending_demands=None if usage is None else usage.pending_demands,
+        running_jobs=running,
+        pending_jobs=pending,
+    )
+
+
+async def _second_to(version: Awaitable[object], asking: Awaitable[T]) -> T:
+    """An answer, or the fault instead; one of the version comes first, which knows whether this is Ray at all."""
+    try:
+        return await asking
+    except RayRequestError:
+        await version
+        raise
+
+
+async def _if_told(asking: Awaitable[T]) -> T | None:
+    try:
+        async with asyncio.timeout(DETAIL_SECONDS):
+            return await asking
+    except RayAuthError:
+        raise
+    except (RayRequestError, TimeoutError) as error:
+        log.debug("Not known of the cluster: %s", error or f"no answer within {DETAIL_SECONDS:.0f} s")
+        return None
+
+
+def _sections(text: str) -> Mapping[str, Sequence[str]]:
+    """Indented lines below each heading."""
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(" "):
+            lines.append(line)
+        else:
+            lines = sections.setdefault(line, [])
+    return sections
+
+
+def _amount(row: re.Match[str], group: int) -> float:
+    return float(row[group] or 0) * _UNITS[row[group + 1]]
+
+
+def _used(row: re.Match[str]) -> float:
+    """Ray counts of a placement group only what is used in it; the rest of it is nobody else's either."""
+    return max(_amount(row, 1) - _amount(row, 6) + _amount(row, 8), 0.0)
+
+
+def total_of(nodes: Sequence[Node]) -> Mapping[str, float]:
+    """Resources of the nodes that are alive, without Ray's own markers (``node:...``)."""
+    alive = [node.resources_total for node in nodes if node.is_alive]
+    names = {name for each in alive for name in each if not name.startswith("node:")}
+    return {name: round(sum(each.get(name, 0.0) for each in alive), _DECIMALS) for name in sorted(names)}
+
+
+def free_of(total: Mapping[str, float], usage: Usage | None) -> Mapping[str, float] | None:
+    """What of the nodes' resources is certainly free; None when nothing is known of their usage."""
+    if usage is None:
+        return None
+    return {
+        name: round(max(_reported(whole, usage.total[name]) - usage.used[name], 0.0), _DECIMALS)
+        for name, whole in total.items()
+        if name in usage.used
+    }
+
+
+def _reported(whole: float, told: float) -> float:
+    """What the usage covers: a node that it does not know of yet may be in use."""
+    return told if told < whole * (1 - _ROUNDING) else whole
+
+
+def count_jobs(jobs: Sequence[JobDetails]) -> tuple[int, int]:
+    """How many submissions have started and not ended, and how many have not started."""
+    active = [job for job in jobs if job.submission_id and not is_terminal(job.status)]
+    pending = sum(job.status == PENDING for job in active)
+    return len(active) - pending, pending

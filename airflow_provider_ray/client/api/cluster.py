@@ -1,0 +1,75 @@
+"""Version, nodes, load and packages of a cluster (Ray 2.49-2.60), one method per route."""
+
+from __future__ import annotations
+
+from airflow_provider_ray.client.api.http import Http
+from airflow_provider_ray.client.api.models import ClusterVersion, Node
+from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
+
+# The state API's own maximum; without a limit it leaves out all nodes after the first hundred.
+NODE_LIMIT = 10_000
+
+
+class Cluster:
+    """The cluster itself."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def version(self) -> ClusterVersion:
+        """Version of Ray on the head.
+
+        :raises RayNotADashboard: when something else answers at this address.
+        """
+        try:
+            return await self._http.read("GET", "/api/version", ClusterVersion.from_json)
+        except RayNotFound as error:
+            raise RayNotADashboard(f"GET {self._http.base_url}/api/version", "404, which no Ray answers") from error
+
+    async def authentication_mode(self) -> str:
+        """``token`` or ``disabled``; answered without credentials, by Ray 2.52 and newer."""
+        try:
+            return await self._http.read(
+                "GET", "/api/authentication_mode", lambda body: str(body["authentication_mode"])
+            )
+        except RayNotFound:
+            return "disabled"
+
+    async def nodes(self) -> list[Node]:
+        """All nodes, dead ones included."""
+        return await self._http.read(
+            "GET",
+            "/api/v0/nodes",
+            lambda body: [Node.from_json(row) for row in body["data"]["result"]["result"]],
+            params={"detail": "1", "limit": str(NODE_LIMIT)},
+        )
+
+    async def python_version(self) -> str:
+        """Version of Python on the head."""
+        return await self._http.read("GET", "/api/v0/cluster_metadata", lambda body: str(body["data"]["pythonVersion"]))
+
+    async def status(self) -> str:
+        """Usage and demands as text, the form that autoscaler v1 and v2 both have."""
+        return await self._http.read(
+            "GET",
+            "/api/cluster_status",
+            lambda body: str(body["data"]["clusterStatus"] or ""),
+            params={"format": "1"},
+        )
+
+    async def has_package(self, uri: str) -> bool:
+        """Whether a package is stored. Asking also keeps it from being collected for ten minutes."""
+        try:
+            async with self._http.open("GET", _package_path(uri)) as response:
+                await response.read()
+        except RayNotFound:
+            return False
+        return True
+
+    async def put_package(self, uri: str, body: bytes) -> None:
+        """Store a package; Ray takes at most 100 MiB."""
+        await self._http.upload(_package_path(uri), body)
+
+
+def _package_path(uri: str) -> str:
+    return "/api/packages/" + uri.replace("://", "/", 1)

@@ -1,0 +1,135 @@
+"""The Jobs API (Ray 2.49-2.60), one method per route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from airflow_provider_ray.client.api.http import Http
+from airflow_provider_ray.client.api.job_spec import JobSpec, check_submission_id
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
+
+# The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
+JOB_LIMIT = 10_000
+# Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
+LOGS_AT_ONCE = 50
+
+
+class Jobs:
+    """Jobs of one cluster."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self._logs = asyncio.Semaphore(LOGS_AT_ONCE)
+
+    @property
+    def logs_are_busy(self) -> bool:
+        """Whether as many logs are being read as may be at a time; another one has to wait."""
+        return self._logs.locked()
+
+    async def submit(self, spec: JobSpec) -> str:
+        """Submit a job and return its submission_id. Ray answers a used id with a 500, "already exists"."""
+        return await self._http.read("POST", "/api/jobs/", lambda body: str(body["submission_id"]), json=spec.to_json())
+
+    async def get(self, submission_id: str) -> JobDetails:
+        """Details of one job.
+
+        :raises RayNotFound: when the cluster has no such job.
+        """
+        return await self._http.read("GET", _path(submission_id), JobDetails.from_json)
+
+    async def list(self) -> Sequence[JobDetails]:
+        """All jobs that the cluster remembers, drivers that did not come through the Jobs API included."""
+        return await self._http.read(
+            "GET", "/api/jobs/", lambda bodies: [JobDetails.from_json(body) for body in bodies]
+        )
+
+    async def active(self) -> Sequence[JobDetails]:
+        """Jobs that have not ended, drivers that did not come through the Jobs API included.
+
+        Costs the cluster as much as a list of all, and us little: Ray keeps every job, with the end of its log when it
+        failed, and sends what is asked for here only.
+        """
+        ended = [("filter_values", status) for status in (SUCCEEDED, FAILED, STOPPED)]
+        filters = [pair for value in ended for pair in (("filter_keys", "status"), ("filter_predicates", "!="), value)]
+        return await self._http.read(
+            "GET",
+            "/api/v0/jobs",
+            lambda body: [JobDetails.from_json(row) for row in body["data"]["result"]["result"]],
+            params=[("detail", "1"), ("limit", str(JOB_LIMIT)), *filters],
+        )
+
+    async def pick(self, wanted: Container[str], known: Mapping[str, JobDetails]) -> Mapping[str, JobDetails]:
+        """Some jobs of the list by submission_id; those that the cluster does not know are not there.
+
+        :param known: what an earlier call returned; a job without news is taken from there.
+        """
+
+        def build(bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, JobDetails]:
+            return {
+                body["submission_id"]: _without_news(known.get(body["submission_id"]), body)
+                or JobDetails.from_json(body)
+                for body in bodies
+                if body["submission_id"] in wanted
+            }
+
+        return await self._http.read("GET", "/api/jobs/", build)
+
+    async def stop(self, submission_id: str) -> bool:
+        """Ask a job to stop; it ends later. False when it had ended already."""
+        return await self._http.read("POST", _path(submission_id) + "/stop", lambda body: bool(body["stopped"]))
+
+    async def delete(self, submission_id: str) -> None:
+        """Forget the record of a job that has ended; its log file stays."""
+        await self._http.read("DELETE", _path(submission_id), dict)
+
+    @asynccontextmanager
+    async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
+        """Bytes of the driver's log so far.
+
+        The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
+
+        :param lines: how many of the last lines, -1 for all.
+        """
+        query = {
+            "node_id": job.driver_node_id or "",
+            "filename": f"job-driver-{job.submission_id}.log",
+            "lines": str(lines),
+        }
+        get = self._http.open("GET", "/api/v0/logs/file", params=query, timeout=self._http.stream_timeout)
+        async with get as response:
+            yield response.content
+
+    @asynccontextmanager
+    async def log_turn(self, within: float) -> AsyncIterator[None]:
+        """One of the ``LOGS_AT_ONCE`` turns to read logs, for those who follow them.
+
+        :param within: seconds to wait for it.
+        :raises TimeoutError: when there is none in that time.
+        """
+        try:
+            async with asyncio.timeout(within):
+                await self._logs.acquire()
+        except TimeoutError as error:
+            busy = f"{LOGS_AT_ONCE} of the cluster's logs are being read"
+            raise TimeoutError(f"{busy}, and there was no turn for another one within {within:g} seconds") from error
+        try:
+            yield
+        finally:
+            self._logs.release()
+
+
+def _without_news(job: JobDetails | None, body: Mapping[str, Any]) -> JobDetails | None:
+    news = (body["status"], body.get("message"), body.get("driver_node_id"))
+    return job if job is not None and (job.status, job.message, job.driver_node_id) == news else None
+
+
+def _path(submission_id: str) -> str:
+    check_submission_id(submission_id)
+    return f"/api/jobs/{quote(submission_id, safe='')}"

@@ -1,0 +1,84 @@
+"""Whether a job that Ray calls RUNNING can still be running.
+
+A job's record outlives its driver when the raylet of the driver's node has died while the dashboard lives on, and when
+a head comes back with its records but without its processes (Ray 2.49-2.60). Only the node's state tells.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from time import monotonic
+
+from airflow_provider_ray.client.api.cluster import Cluster
+from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
+from airflow_provider_ray.client.errors import RayRequestError
+from airflow_provider_ray.client.states import PENDING, RUNNING
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+LOOKS_NEEDED = 2
+# With a submission_id it stands for whichever node is the head: there a job that is PENDING is started, or given up.
+HEAD = "head for "
+
+
+class NodeHealth:
+    """States of a cluster's nodes, asked for at most every 30 seconds.
+
+    :param cluster: the cluster.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._looked_at = monotonic()
+        self._is_looking = False
+        self._nodes: Mapping[str, Node] = {}
+        self._asked_since: dict[str, float] = {}
+        self._missed: Counter[str] = Counter()
+        self._has_refused = False
+
+    async def why_lost(self, job: JobDetails) -> str | None:
+        """Why a job must be given up, None while there is no reason to.
+
+        The node of its driver has to be missing or dead at two looks that began after a job was first seen on it: Ray
+        may speak first, and a node may be younger than a look. For a job that is PENDING it is the head node.
+        """
+        pending = f"{HEAD}{job.submission_id}"
+        if job.status != PENDING:
+            self._asked_since.pop(pending, None)
+            self._missed.pop(pending, None)
+        node_id = {RUNNING: job.driver_node_id, PENDING: pending}.get(job.status)
+        if node_id is None:
+            return None
+        self._asked_since.setdefault(node_id, monotonic())
+        if monotonic() - self._looked_at >= LOOK_SECONDS and not self._is_looking:
+            await self._look()
+        if self._missed[node_id] < LOOKS_NEEDED:
+            return None
+        if node_id == pending:
+            return "it has not started, and the head node of its cluster is dead"
+        node = self._nodes.get(node_id)
+        state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "not in the cluster any more"
+        return f"the node {node_id} of its driver is {state}"
+
+    async def _look(self) -> None:
+        self._looked_at, self._is_looking = monotonic(), True
+        try:
+            self._nodes = {node.node_id: node for node in await self._cluster.nodes()}
+        except RayRequestError as error:
+            # Says nothing about the nodes; polling the job meets a transient fault as well and decides.
+            is_news = not error.transient and not self._has_refused
+            self._has_refused = self._has_refused or is_news
+            log.log(logging.WARNING if is_news else logging.DEBUG, "The nodes cannot be asked for: %s", error)
+            return
+        finally:
+            self._is_looking = False
+        alive = {node.node_id for node in self._nodes.values() if node.is_alive}
+        has_head = has_living_head(self._nodes.values())
+        for node_id, since in self._asked_since.items():
+            if node_id in alive or (has_head and node_id.startswith(HEAD)):
+                self._missed[node_id] = 0
+            elif since < self._looked_at:
+                self._missed[node_id] += 1

@@ -1,0 +1,220 @@
+"""Looking at many clusters at the same time, and waiting until they have room.
+
+What clusters answer becomes :class:`Findings` through :func:`find`, whether a worker or the triggerer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from time import monotonic
+from typing import Any
+
+from airflow_provider_ray.client.api.capacity import Capacity
+from airflow_provider_ray.client.api.job_spec import number, whole_number
+from airflow_provider_ray.client.api.models import HEAD_DEAD
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
+from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
+from airflow_provider_ray.client.jobs.log_relay import Logger
+from airflow_provider_ray.client.jobs.waiting import intervals
+
+ANSWER_SECONDS = 10.0
+
+
+async def survey(
+    configs: Mapping[str, ClusterConfig], within: float = ANSWER_SECONDS
+) -> dict[str, Capacity | RayError]:
+    """Capacities of many clusters, or why they cannot be had; all are asked at the same time and none delays another.
+
+    :param configs: the clusters by connection id.
+    :param within: seconds after which a cluster counts as unavailable, whatever its own timeouts are.
+    """
+    answers = await ask_all([Question(RayClient(config), RayClient.capacity, within) for config in configs.values()])
+    return dict(zip(configs, answers, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a cluster must have to be enough. Its head must be alive in any case; what is unknown is never enough.
+
+    :param free_resources: what must be free, by Ray's names; memory in bytes.
+    :param max_pending_jobs: how many jobs may be PENDING at most, None for any number.
+    :param max_running_jobs: how many jobs may be RUNNING at most, None for any number.
+    """
+
+    free_resources: Mapping[str, float] = field(default_factory=dict)
+    max_pending_jobs: int | None = None
+    max_running_jobs: int | None = None
+
+    @classmethod
+    def from_fields(
+        cls, *, free_resources: Any = None, max_pending_jobs: Any = None, max_running_jobs: Any = None
+    ) -> Room:
+        """Build the value from fields that may be templates rendered to text.
+
+        :raises RayConfigError: naming the field, what it held and what was expected.
+        """
+        return cls(
+            free_resources=_amounts("free_resources", free_resources or {}),
+            max_pending_jobs=whole_number("max_pending_jobs", max_pending_jobs),
+            max_running_jobs=whole_number("max_running_jobs", max_running_jobs),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON that :meth:`from_fields` takes."""
+        return asdict(self)
+
+    def why_not(self, capacity: Capacity) -> str | None:
+        """What a cluster lacks, None when it is enough."""
+        if not capacity.head_alive:
+            return HEAD_DEAD
+        lacks = [
+            *(_shortage(capacity, name, wanted) for name, wanted in self.free_resources.items()),
+            _excess("pending", capacity.pending_jobs, self.max_pending_jobs),
+            _excess("running", capacity.running_jobs, self.max_running_jobs),
+        ]
+        return ", ".join(filter(None, lacks)) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a look at clusters has found.
+
+    :param ready: capacities of those that are enough, as JSON, by connection id.
+    :param waiting: what the others lack, by connection id.
+    :param fault: what no waiting will mend, such as refused credentials.
+    """
+
+    ready: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    fault: RayError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for a trigger's event."""
+        return {
+            "ready": dict(self.ready),
+            "waiting": dict(self.waiting),
+            "fault": self.fault and self.fault.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, event: Mapping[str, Any]) -> Findings:
+        """Build the value from a trigger's event."""
+        fault = event.get("fault")
+        return cls(
+            ready=event.get("ready") or {},
+            waiting=event.get("waiting") or {},
+            fault=RayError.from_json(fault) if fault else None,
+        )
+
+    def is_over(self, required: int) -> bool:
+        """Whether waiting ends: enough clusters are ready, or it makes no sense.
+
+        :param required: how many clusters must be ready.
+        """
+        return self.fault is not None or len(self.ready) >= required
+
+    def result(self, required: int) -> Mapping[str, Mapping[str, Any]]:
+        """Capacities of the clusters that are ready.
+
+        :param required: how many must be.
+        :raises RayError: the fault; without one, a :class:`RayClusterUnavailable` that says what too many lack.
+        """
+        if self.fault is not None:
+            raise self.fault
+        if not self.is_over(required):
+            reason = f"{len(self.ready)} of the clusters were enough in time, {required} wanted; {self.lacks}"
+            raise RayClusterUnavailable.from_message(reason)
+        return self.ready
+
+    @property
+    def lacks(self) -> str:
+        """What the clusters that are not enough lack, in words."""
+        return "; ".join(f"{conn_id}: {lack}" for conn_id, lack in self.waiting.items())
+
+    def tell(self, logger: Logger, said: str) -> str:
+        """Log what is waited for, unless that is what was said last; returns what has been said now."""
+        if self.lacks != said:
+            logger.log(logging.INFO, "Not yet: %s", self.lacks)
+        return self.lacks
+
+
+def find(answers: Mapping[str, Capacity | RayError], room: Room) -> Findings:
+    """What the answers of clusters mean. One that does not answer is waited for; one that refuses us is a fault.
+
+    :param answers: by connection id.
+    :param room: what each cluster must have.
+    """
+    lacks = {conn_id: _lack(answer, room) for conn_id, answer in answers.items()}
+    faults = [
+        type(answer).from_message(f"connection {conn_id!r}: {answer}")
+        for conn_id, answer in answers.items()
+        if isinstance(answer, RayError) and not answer.transient
+    ]
+    return Findings(
+        ready={
+            conn_id: answer.to_json()
+            for conn_id, answer in answers.items()
+            if isinstance(answer, Capacity) and lacks[conn_id] is None
+        },
+        waiting={conn_id: lack for conn_id, lack in lacks.items() if lack is not None},
+        fault=faults[0] if faults else None,
+    )
+
+
+async def wait_for_room(
+    clients: Mapping[str, RayClient], room: Room, *, required: int, poll_interval: float, timeout: float, logger: Logger
+) -> Findings:
+    """Look at clusters until enough of them have room or the time is up, and return what was found last.
+
+    :param clients: open clients by connection id.
+    :param room: what each cluster must have.
+    :param required: how many clusters must have it.
+    :param poll_interval: longest time between two looks, in seconds; the first looks come quicker.
+    :param timeout: seconds from now.
+    :param logger: is told what is waited for, whenever that changes.
+    """
+    deadline, pauses, said = monotonic() + timeout, intervals(poll_interval), ""
+    while True:
+        asking = [answer_of(client.capacity(), client.config.url, ANSWER_SECONDS) for client in clients.values()]
+        answers = await asyncio.gather(*asking)
+        findings = find(dict(zip(clients, answers, strict=True)), room)
+        left = deadline - monotonic()
+        if findings.is_over(required) or left <= 0:
+            return findings
+        said = findings.tell(logger, said)
+        await asyncio.sleep(min(next(pauses), left))
+
+
+def _lack(answer: Capacity | RayError, room: Room) -> str | None:
+    return str(answer) if isinstance(answer, RayError) else room.why_not(answer)
+
+
+def _shortage(capacity: Capacity, name: str, wanted: float) -> str | None:
+    if name not in capacity.total:
+        return f"it has no {name}"
+    free = (capacity.free or {}).get(name)
+    if free is None:
+        return f"its free {name} is unknown"
+    return None if free >= wanted else f"{free:g} of {capacity.total[name]:g} {name} free, {wanted:g} wanted"
+
+
+def _excess(state: str, count: int | None, most: int | None) -> str | None:
+    if most is None:
+        return None
+    if count is None:
+        return f"its {state} jobs are unknown"
+    return None if count <= most else f"{count} {state} jobs, {most} at most"
+
+
+def _amounts(name: str, given: Any) -> dict[str, float]:
+    if not isinstance(given, Mapping):
+        raise RayConfigError(name, repr(given)[:200], "a dict of numbers, such as {'CPU': 4}")
+    amounts = {key: number(f"{name}[{key!r}]", amount) for key, amount in given.items()}
+    if missing := [key for key, amount in amounts.items() if not key or amount is None]:
+        raise RayConfigError(name, f"{missing} without a name or an amount", "names with numbers")
+    return {key: amount for key, amount in amounts.items() if amount is not None}

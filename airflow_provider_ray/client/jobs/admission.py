@@ -1,0 +1,166 @@
+"""The limit of jobs in flight on a cluster: a job is submitted when there is room, in the order of arrival.
+
+In flight are the jobs that the cluster's list calls active, which everybody in an event loop shares, and those that
+were admitted since it was made. So one event loop never exceeds the limit; others that submit to the same cluster at
+the same moment count for themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
+from time import monotonic
+from weakref import WeakKeyDictionary
+
+from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.errors import RayError, RayJobTimeout, RayTriggerError
+from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce
+from airflow_provider_ray.client.jobs.waiting import intervals
+from airflow_provider_ray.client.states import is_terminal
+
+# A job that was submitted and that no list has shown after this time is not there any more.
+UNSEEN_SECONDS = 60.0
+# Ray forgets a package ten minutes after somebody asked for it.
+PACKAGE_SECONDS = 240.0
+
+
+@asynccontextmanager
+async def place(
+    client: RayClient, spec: JobSpec, *, poll_interval: float, timeout: float | None, waits: Callable[[str], None]
+) -> AsyncIterator[JobDetails | None]:
+    """Wait until a cluster has room for a job, and hold its place while it is submitted inside the block.
+
+    Yields the job when it is there already, else None. All jobs count that this package submitted.
+
+    :param client: the client of all who wait for this cluster; without ``max_jobs`` there is always room.
+    :param poll_interval: longest time between two looks, in seconds; the first looks come quicker.
+    :param timeout: seconds to wait for room, None for no limit.
+    :param waits: told once how many jobs are in flight, if there is no room at once.
+    :raises RayJobTimeout: when there was no room in time.
+    :raises RayTriggerError: when the cluster has lost the uploaded working_dir meanwhile.
+    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    """
+    if client.config.max_jobs is None:
+        yield None
+        return
+    in_flight = _by_client.setdefault(client, _InFlight(client.config.max_jobs))
+    with in_flight.line(spec) as admission:
+        job = await in_flight.wait(
+            client, spec, admission, pauses=intervals(poll_interval), timeout=timeout, waits=waits
+        )
+    with in_flight.held(spec):
+        yield job
+
+
+class _InFlight:
+    """Who waits for room on a cluster, and who was admitted."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[asyncio.Future[None], str] = {}
+        self._admitted: dict[str, float] = {}  # that no list has shown, and until when they count all the same
+        self._listed: Sequence[JobDetails] | None = None
+        self._ours: Mapping[str, JobDetails] = {}
+        self._active = 0
+        self._packages: dict[str, float] = {}  # until when nobody has to ask for them
+
+    @contextmanager
+    def line(self, spec: JobSpec) -> Iterator[asyncio.Future[None]]:
+        """Stand in line until the block ends."""
+        admission: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[admission] = spec.submission_id
+        try:
+            yield admission
+        except BaseException:
+            self._admitted.pop(spec.submission_id, None)
+            raise
+        finally:
+            self._waiting.pop(admission, None)
+
+    @contextmanager
+    def held(self, spec: JobSpec) -> Iterator[None]:
+        """Let a job count that is submitted in the block, until a list shows it."""
+        try:
+            yield
+        except RayError:
+            # If it arrived all the same, the next list shows it.
+            self._admitted.pop(spec.submission_id, None)
+            raise
+        finally:
+            if spec.submission_id in self._admitted:
+                self._admitted[spec.submission_id] = monotonic() + UNSEEN_SECONDS
+
+    async def wait(
+        self,
+        client: RayClient,
+        spec: JobSpec,
+        admission: asyncio.Future[None],
+        *,
+        pauses: Iterator[float],
+        timeout: float | None,
+        waits: Callable[[str], None],
+    ) -> JobDetails | None:
+        """Wait until the job is admitted, or is found to be there."""
+        deadline = math.inf if timeout is None else monotonic() + timeout
+        has_said = False
+        while not admission.done():
+            in_flight = await self._look(client)
+            job = self._ours.get(spec.submission_id)
+            if job is not None and has_nonce(job, spec.metadata[NONCE_KEY]):
+                return job
+            if admission.done():
+                break
+            if monotonic() >= deadline:
+                reason = f"was not submitted: no room within its room_timeout, {in_flight}"
+                raise RayJobTimeout.from_message(f"Ray job {spec.submission_id!r} {reason}")
+            if not has_said:
+                waits(in_flight)
+                has_said = True
+            await self._keep_package(client, spec)
+            pause = min(next(pauses), PACKAGE_SECONDS, max(deadline - monotonic(), 0))
+            await asyncio.wait([admission], timeout=pause)
+        return None
+
+    async def _look(self, client: RayClient) -> str:
+        """Count the jobs in flight, and admit as many of those in line as there is room for."""
+        listed = await retrying(client.jobs.list)
+        if listed is not self._listed:
+            # Everybody in line gets the same list.
+            self._count(listed)
+        self._admit()
+        return f"{self._active + len(self._admitted)} of {self._limit} jobs in flight"
+
+    def _count(self, listed: Sequence[JobDetails]) -> None:
+        ours = [job for job in listed if job.submission_id and NONCE_KEY in (job.metadata or {})]
+        self._listed = listed
+        self._ours = {str(job.submission_id): job for job in ours}
+        self._active = sum(not is_terminal(job.status) for job in ours)
+
+    def _admit(self) -> None:
+        now = monotonic()
+        for name in [name for name, until in self._admitted.items() if name in self._ours or until < now]:
+            del self._admitted[name]
+        free = self._limit - self._active - len(self._admitted)
+        for admission in list(islice(self._waiting, max(free, 0))):
+            self._admitted[self._waiting.pop(admission)] = math.inf
+            admission.set_result(None)
+
+    async def _keep_package(self, client: RayClient, spec: JobSpec) -> None:
+        """Ask for what was uploaded for the job now and then, so that Ray does not forget it."""
+        uri = str(spec.runtime_env.get("working_dir") or "")
+        if not uri.startswith("gcs://") or self._packages.get(uri, 0.0) > monotonic():
+            return
+        self._packages[uri] = monotonic() + PACKAGE_SECONDS
+        if not await retrying(lambda: client.cluster.has_package(uri)):
+            del self._packages[uri]
+            reason = f"was not submitted: its cluster has lost {uri}; another attempt uploads it again"
+            raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
+
+
+_by_client: WeakKeyDictionary[RayClient, _InFlight] = WeakKeyDictionary()

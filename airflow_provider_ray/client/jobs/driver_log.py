@@ -1,0 +1,242 @@
+"""The driver's log, relayed line by line and counted in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+from time import monotonic, time
+from typing import Protocol
+
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.errors import RayRequestError
+from airflow_provider_ray.client.jobs.log_relay import LAST_LINES, Logger, Relay
+from airflow_provider_ray.client.json_text import storable
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 64 * 1024
+# A longer line is delivered in pieces, so that memory stays bounded.
+LINE_LIMIT_BYTES = 64 * 1024
+# Ray has no offset, so each read passes over what was delivered: what is followed must have an end.
+FOLLOWED_BYTES = 32 * 1024 * 1024
+# Reading takes at most this share of the time, and telling Airflow how far it came at most that.
+READING_SHARE = 0.05
+MARKING_SHARE = 0.2
+FINAL_BUDGET_SECONDS = 15.0
+# How long the last read waits for its turn where others hang.
+LAST_TURN_SECONDS = 300.0
+BOOKMARK_SECONDS = 2.0
+# Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
+LINES_AT_ONCE = 100
+# How much may be on its way into the task log: more would hold the loop up. Of so little, marking takes care.
+WINDOW_BYTES = 64 * 1024
+LITTLE_BYTES = 4096
+LAST_LINE_CHARACTERS = 1000
+
+
+class Bookmark(Protocol):
+    """Keeps how far a log has been delivered, where the next process that goes on with it looks."""
+
+    async def settle(self, at_most: int) -> bool:
+        """Return when what this process has written to task logs has been taken from it.
+
+        :param at_most: bytes that may still be on their way.
+        :returns: whether that is certain.
+        """
+
+    async def find(self, submission_id: str) -> int:
+        """Bytes of this job's log that have been delivered, 0 when nothing is known."""
+
+    async def put(self, submission_id: str, delivered: int) -> None:
+        """Keep the number of bytes."""
+
+
+class DriverLog:
+    """Hands over each line of a driver's log once, however often it is asked.
+
+    A fault while reading is made up for by the next read, and the last read is repeated: it says nothing about the
+    job. What is too much is left out, which the log says: see :class:`~.log_lines.Relay`, and after 32 MiB all but
+    the last lines.
+
+    :param client: the cluster.
+    :param logger: takes the lines.
+    :param bookmark: keeps the position after each read; None keeps it here only.
+    """
+
+    def __init__(self, client: RayClient, logger: Logger, bookmark: Bookmark | None = None) -> None:
+        self.delivered = 0
+        self._client = client
+        self._logger = logger
+        self._bookmark = bookmark
+        self._marked: int | None = None
+        self._relay: Relay | None = None
+        self._next_read = 0.0
+        self._within_line = False
+        self._settled_for = 0.0
+        self._settles = True
+
+    async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
+        """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
+
+        :param job: the job as last seen.
+        :param final: the job has ended: wait up to five minutes for a turn to read, repeat a read that fails for 15
+            seconds, warn if it still does, and hand over a last line without a line break.
+        :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
+        """
+        if job.driver_node_id is None or (monotonic() < self._next_read and not final):
+            return
+        relay = await self._open(job)
+        if self._client.jobs.logs_are_busy and not final:
+            return
+        self._settled_for, self._settles, started = 0.0, True, monotonic()
+        try:
+            try:
+                limit = asyncio.timeout(None if within is None else max(within, 0))
+                # One turn for all tries: whoever asks again would stand at the end of the queue.
+                async with limit, self._client.jobs.log_turn(LAST_TURN_SECONDS if final else 0):
+                    await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
+            except (RayRequestError, TimeoutError) as error:
+                level = logging.WARNING if final else logging.DEBUG
+                log.log(level, "The driver's log cannot be read now: %s", error)
+            # What Airflow did not take in the midst of the read, it may take at the end.
+            self._settles = self._settles or final
+            # Before the position says that it has been shown.
+            await self._settle(at_most=0 if final else LITTLE_BYTES)
+            if final and not self._settles:
+                log.warning("Airflow has not taken all of the log of Ray job %s in time", job.submission_id)
+        finally:
+            read = monotonic()
+            # Also when cancelled: what has been shown must not be shown again by whoever goes on.
+            await self._mark(job)
+            told = monotonic() - read + self._settled_for
+            reading = read - started - self._settled_for
+            self._next_read = monotonic() + max(reading / READING_SHARE, told / MARKING_SHARE)
+
+    async def _open(self, job: JobDetails) -> Relay:
+        if self._relay is None:
+            if self._bookmark is not None:
+                self.delivered = self._marked = await self._bookmark.find(str(job.submission_id))
+            self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)), _age(job))
+        return self._relay
+
+    async def _mark(self, job: JobDetails) -> None:
+        if self._bookmark is None or self.delivered == self._marked:
+            return
+        try:
+            async with asyncio.timeout(BOOKMARK_SECONDS):
+                await self._bookmark.put(str(job.submission_id), self.delivered)
+        except TimeoutError:
+            log.debug("Airflow has not said that the position in the log is kept")
+        self._marked = self.delivered
+
+    async def _read(self, job: JobDetails, relay: Relay, final: bool) -> None:
+        was_followed = self.delivered < FOLLOWED_BYTES
+        relay.let_in()
+        try:
+            if was_followed:
+                await self._follow(job, relay, final)
+        finally:
+            relay.settle()
+        if self.delivered < FOLLOWED_BYTES:
+            return
+        if was_followed:
+            relay.say("The driver's log is shown up to its first %d bytes and, once it has ended, its last lines",
+                      self.delivered)  # fmt: skip
+        if final:
+            for line in await _last_lines(self._client, job):
+                relay.show(line, len(line))
+            relay.settle()
+
+    async def _follow(self, job: JobDetails, relay: Relay, final: bool) -> None:
+        to_skip, rest = self.delivered, b""
+        async with self._client.jobs.log(job) as stream:
+            async for chunk in stream.iter_chunked(CHUNK_BYTES):
+                fresh = chunk[to_skip:]
+                to_skip -= len(chunk) - len(fresh)
+                rest = await self._hand_over(relay, rest + fresh)
+                if self.delivered >= FOLLOWED_BYTES:
+                    return
+        if final and rest:
+            await self._hand_over(relay, rest + b"\n", missing=1)
+
+    async def _hand_over(self, relay: Relay, text: bytes, missing: int = 0) -> bytes:
+        """Show the complete lines of a text and return what is left of it."""
+        *lines, rest = text.split(b"\n")
+        for number, line in enumerate(lines):
+            if line or not self._within_line:
+                _show(relay, line)
+            self._within_line = False
+            self.delivered += len(line) + 1
+            if number % LINES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            await self._settle(at_most=WINDOW_BYTES)
+        self.delivered -= missing
+        if len(rest) < LINE_LIMIT_BYTES:
+            return rest
+        piece = _whole_characters(rest)
+        _show(relay, piece)
+        self._within_line = True
+        self.delivered += len(piece)
+        return rest[len(piece) :]
+
+    async def _settle(self, *, at_most: int) -> None:
+        """Let Airflow take what was shown, here and by others, if more bytes than that are on their way."""
+        if self._bookmark is None or not self._settles:
+            return
+        started = monotonic()
+        self._settles = await self._bookmark.settle(at_most)
+        self._settled_for += monotonic() - started
+
+
+def _age(job: JobDetails) -> float:
+    """Seconds since the submission, up to the end of the job; 0 when the clocks differ too much."""
+    end = time() if job.end_time_ms is None else job.end_time_ms / 1000
+    return 0.0 if job.start_time_ms is None else max(end - job.start_time_ms / 1000, 0.0)
+
+
+def _show(relay: Relay, line: bytes) -> None:
+    relay.show(line.rstrip(b"\r").decode("utf-8", "replace"), len(line))
+
+
+def _whole_characters(text: bytes) -> bytes:
+    """A text without the beginning of a character at its end."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(text)
+    begun, _ = decoder.getstate()
+    return text[: len(text) - len(begun)]
+
+
+async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
+    """The last lines of a driver's log, long ones cut off; none when they cannot be read now."""
+    if job.driver_node_id is None:
+        return []
+    try:
+        async with client.jobs.log_turn(FINAL_BUDGET_SECONDS):
+            return await retrying(lambda: _last_lines(client, job), FINAL_BUDGET_SECONDS)
+    except (RayRequestError, TimeoutError) as error:
+        log.warning("The last lines of the driver's log cannot be read now: %s", error)
+        return []
+
+
+async def _last_lines(client: RayClient, job: JobDetails) -> list[str]:
+    text = b""
+    async with client.jobs.log(job, lines=LAST_LINES) as stream:
+        async for chunk in stream.iter_chunked(CHUNK_BYTES):
+            text = (text + chunk)[-LINE_LIMIT_BYTES:]
+    lines = storable(text.decode("utf-8", "replace")).splitlines()
+    return [line[:LAST_LINE_CHARACTERS] for line in lines[-LAST_LINES:]]
+
+
+async def read_log(client: RayClient, submission_id: str) -> str:
+    """The driver's log so far; Ray's message when the driver has not started.
+
+    :raises RayNotFound: when the cluster has no such job.
+    """
+    job = await client.jobs.get(submission_id)
+    if job.driver_node_id is None:
+        return job.message or ""
+    async with client.jobs.log(job) as stream:
+        return (await stream.read()).decode("utf-8", "replace")

@@ -1,0 +1,166 @@
+"""How waiting for a job ended, and the one place where that becomes a result or an error.
+
+The blocking and the deferred path both end here: an :class:`Outcome` is either made in the worker or comes from a
+trigger as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.api.retry import FAULT_BUDGET_SECONDS, retrying
+from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.errors import RayError, RayJobError, RayJobFailed, RayJobStopped, RayJobTimeout
+from airflow_provider_ray.client.jobs.driver_log import Bookmark, DriverLog, last_lines
+from airflow_provider_ray.client.jobs.log_relay import Logger
+from airflow_provider_ray.client.jobs.submission import get_for_certain
+from airflow_provider_ray.client.jobs.waiting import find_job, wait_for_job, wait_for_submission
+from airflow_provider_ray.client.states import FAILED, PENDING, STOPPED, SUCCEEDED, is_terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What is known when waiting is over.
+
+    :param job: the job as last seen; not terminal when the time was up.
+    :param log_tail: last lines of the driver's log, when the job did not succeed.
+    :param fault: why the job could not be watched to its end.
+    """
+
+    job: JobDetails | None = None
+    log_tail: Sequence[str] = ()
+    fault: RayError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for a trigger's event."""
+        return {
+            "job": self.job and self.job.to_json(),
+            "log_tail": list(self.log_tail),
+            "fault": self.fault and self.fault.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, event: Mapping[str, Any]) -> Outcome:
+        """Build the value from a trigger's event."""
+        job, fault = event.get("job"), event.get("fault")
+        return cls(
+            job=JobDetails(**job) if job else None,
+            log_tail=event.get("log_tail") or (),
+            fault=RayError.from_json(fault) if fault else None,
+        )
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time was up before the job had ended."""
+        return self.job is not None and not is_terminal(self.job.status)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the job ended as it should."""
+        return self.job is not None and self.job.status == SUCCEEDED
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the job ended because it was told to."""
+        return self.job is not None and self.job.status == STOPPED
+
+    def result(self, conn_id: str, config: ClusterConfig) -> JobDetails:
+        """The job, if it succeeded.
+
+        :param conn_id: connection of the cluster, for the error.
+        :param config: what knows the job's page, for the error.
+        :raises RayJobError: its leaf says whether the job failed, was stopped or ran out of time.
+        :raises RayError: the fault that ended the watch.
+        """
+        if self.fault is not None:
+            raise self.fault
+        if self.job is None:
+            raise RayError("The trigger's event holds neither a job nor a fault.")
+        if self.job.status == SUCCEEDED:
+            return self.job
+        verdicts: Mapping[str, tuple[type[RayJobError], str]] = {
+            FAILED: (RayJobFailed, "failed"),
+            STOPPED: (RayJobStopped, "was stopped"),
+            PENDING: (RayJobTimeout, "did not start in time"),
+        }
+        kind, what = verdicts.get(self.job.status, (RayJobTimeout, "did not end in time"))
+        url = config.job_url(str(self.job.submission_id))
+        raise kind(conn_id, self.job, what, self.log_tail, url)
+
+
+async def watch(
+    client: RayClient,
+    *,
+    submission_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    poll_interval: float,
+    timeout: float | None,
+    startup_timeout: float | None = None,
+    logger: Logger | None = None,
+    bookmark: Bookmark | None = None,
+    owned: bool = False,
+) -> Outcome:
+    """Wait for a job to its end, hand its log over line by line, and say how it ended.
+
+    A :class:`RayError` is not raised; it is the outcome's ``fault``.
+
+    :param submission_id: the job; None to wait for the newest job with ``metadata`` first.
+    :param metadata: what the job's metadata must contain.
+    :param poll_interval: longest time between two looks, in seconds.
+    :param timeout: seconds from now, None for no limit.
+    :param startup_timeout: seconds from now in which the job has to leave PENDING, None for no limit.
+    :param logger: takes the driver's lines; None leaves the log alone.
+    :param bookmark: where the position in the log is kept for a process that goes on.
+    :param owned: the job is the caller's: it is there, and it is stopped when the time is up or it is given up as lost.
+    """
+    try:
+        if submission_id is None:
+            submission_id, timeout = await wait_for_submission(
+                client, metadata or {}, poll_interval=poll_interval, timeout=timeout
+            )
+        job = await wait_for_job(
+            client,
+            submission_id,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            startup_timeout=startup_timeout,
+            log=DriverLog(client, logger, bookmark) if logger else None,
+            owned=owned,
+        )
+    except RayError as fault:
+        return Outcome(fault=fault)
+    return await _ended(client, job)
+
+
+async def look(
+    client: RayClient,
+    *,
+    submission_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    logger: Logger | None = None,
+    fault_budget: float = FAULT_BUDGET_SECONDS,
+) -> Outcome | None:
+    """Look at a job once; None while it has not ended or, by ``metadata``, is not there. See :func:`watch`.
+
+    :param fault_budget: seconds for which a transient fault is sat out; then it is the outcome.
+    """
+    try:
+        if submission_id is not None:
+            job: JobDetails | None = await get_for_certain(client, submission_id, budget=fault_budget)
+        else:
+            job = await retrying(lambda: find_job(client, metadata or {}), fault_budget)
+    except RayError as fault:
+        return Outcome(fault=fault)
+    if job is None or not is_terminal(job.status):
+        return None
+    if logger:
+        await DriverLog(client, logger).deliver(job, final=True)
+    return await _ended(client, job)
+
+
+async def _ended(client: RayClient, job: JobDetails) -> Outcome:
+    return Outcome(job=job, log_tail=() if job.status == SUCCEEDED else await last_lines(client, job))

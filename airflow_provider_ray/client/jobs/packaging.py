@@ -1,0 +1,201 @@
+"""A local working_dir as a deterministic zip under a content-addressed name, uploaded once per cluster.
+
+Which files belong to it is decided as Ray decides it: ``.gitignore`` and ``.rayignore`` of every level, the
+``excludes`` of the runtime_env, and never ``.git``, ``__pycache__`` or a virtual environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pathspec import GitIgnoreSpec
+
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.errors import RayConfigError
+
+# The body limit of Ray's dashboard (Ray 2.49-2.60), whatever the 512 MiB of its documentation say.
+PACKAGE_LIMIT_BYTES = 100 * 1024 * 1024
+LARGEST_FILES_NAMED = 5
+# Folders that link to one another multiply; nobody submits that many files on purpose.
+FILE_LIMIT = 20_000
+COPY_BYTES = 1024 * 1024
+IGNORE_FILES = (".gitignore", ".rayignore")
+ALWAYS_LEFT_OUT = frozenset({".git", "__pycache__", ".venv", "venv"})
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A zip ready for upload.
+
+    :param uri: ``gcs://`` name made from the SHA-256 of the content.
+    :param body: the zip.
+    """
+
+    uri: str
+    body: bytes
+
+
+async def upload_working_dir(client: RayClient, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace a local working_dir by the URI of its package on the cluster; the caller's dict is not changed.
+
+    :raises RayConfigError: when the directory does not exist or its package is over 100 MiB.
+    """
+    working_dir = runtime_env.get("working_dir")
+    if working_dir is None or (isinstance(working_dir, str) and "://" in working_dir):
+        return dict(runtime_env)
+    if not isinstance(working_dir, (str, os.PathLike)) or not str(working_dir).strip():
+        raise RayConfigError("runtime_env['working_dir']", repr(working_dir)[:200], "a path or a URI")
+    try:
+        package = await asyncio.to_thread(build, working_dir, runtime_env.get("excludes") or ())
+    except OSError as error:
+        expected = "files that the Airflow worker can read and that do not change meanwhile"
+        raise RayConfigError("runtime_env['working_dir']", f"{str(working_dir)!r} ({error})", expected) from error
+    async with _one_at_a_time(f"{client.config.url} {package.uri}"):
+        # Always asked: Ray forgets packages, and asking keeps this one for the next ten minutes.
+        if not await retrying(lambda: client.cluster.has_package(package.uri)):
+            await retrying(lambda: client.cluster.put_package(package.uri, package.body))
+    rest = {key: value for key, value in runtime_env.items() if key != "excludes"}
+    return {**rest, "working_dir": package.uri}
+
+
+def build(working_dir: str | os.PathLike[str], excludes: Sequence[str] = ()) -> Package:
+    """Zip a directory so that equal content gives equal bytes, on any host and at any time.
+
+    :param working_dir: a directory, or a zip that is taken as it is.
+    :param excludes: patterns in the manner of ``.gitignore``, relative to the directory.
+    :raises RayConfigError: see :func:`upload_working_dir`.
+    """
+    root = Path(working_dir).expanduser()
+    if not isinstance(excludes, (list, tuple)) or not all(isinstance(pattern, str) for pattern in excludes):
+        raise RayConfigError("runtime_env['excludes']", repr(excludes)[:200], "a list of patterns")
+    if root.is_file() and zipfile.is_zipfile(root):
+        size = root.stat().st_size
+        if size > PACKAGE_LIMIT_BYTES:
+            raise _too_large(root, size, {root.name: size})
+        body, sizes = root.read_bytes(), {root.name: size}
+    elif root.is_dir():
+        body, sizes = _zip(root, excludes)
+    else:
+        expected = "an existing directory or zip file on the Airflow worker, or a URI"
+        raise RayConfigError("runtime_env['working_dir']", repr(str(working_dir)), expected)
+    if len(body) > PACKAGE_LIMIT_BYTES:
+        raise _too_large(root, len(body), sizes)
+    return Package(uri=f"gcs://airflow_{hashlib.sha256(body).hexdigest()}.zip", body=body)
+
+
+def files(root: Path, excludes: Sequence[str] = ()) -> Iterator[Path]:
+    """The files of a working_dir in a fixed order; links are followed as long as they lead nowhere twice."""
+    yield from _walk(root, root, [(root, _rules("runtime_env['excludes']", excludes))], {root.resolve()})
+
+
+def _walk(root: Path, folder: Path, rules: list[tuple[Path, GitIgnoreSpec]], above: set[Path]) -> Iterator[Path]:
+    own = [folder / name for name in IGNORE_FILES if (folder / name).is_file()]
+    rules = rules + [(folder, _rules(str(file), _lines(file))) for file in own]
+    for entry in sorted(folder.iterdir()):
+        is_folder = entry.is_dir()
+        if any(spec.match_file(_relative(entry, base, is_folder)) for base, spec in rules):
+            continue
+        if not is_folder:
+            if entry.is_file():
+                yield entry
+        elif not _left_out(entry) and (target := entry.resolve()) not in above:
+            yield from _walk(root, entry, rules, above | {target})
+
+
+def _rules(name: str, patterns: Sequence[str]) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines(patterns)
+    except ValueError as error:
+        raise RayConfigError(name, str(error), "patterns in the manner of .gitignore") from error
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text("utf-8", "surrogateescape").splitlines()
+
+
+def _relative(entry: Path, base: Path, is_folder: bool) -> str:
+    return entry.relative_to(base).as_posix() + ("/" if is_folder else "")
+
+
+def _left_out(folder: Path) -> bool:
+    return folder.name in ALWAYS_LEFT_OUT or (folder / "pyvenv.cfg").is_file()
+
+
+def _zip(root: Path, excludes: Sequence[str]) -> tuple[bytes, dict[str, int]]:
+    sizes: dict[str, int] = {}
+    with tempfile.TemporaryFile() as buffer:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+            for number, file in enumerate(files(root, excludes)):
+                if number >= FILE_LIMIT:
+                    raise _too_many(root, file)
+                entry = _entry(file, file.relative_to(root).as_posix())
+                before = buffer.tell()
+                with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                    while (chunk := source.read(COPY_BYTES)) and buffer.tell() <= 2 * PACKAGE_LIMIT_BYTES:
+                        target.write(chunk)
+                sizes[entry.filename] = buffer.tell() - before
+                if buffer.tell() > 2 * PACKAGE_LIMIT_BYTES:
+                    raise _too_large(root, buffer.tell(), sizes)
+        buffer.seek(0)
+        return buffer.read(), sizes
+
+
+def _entry(file: Path, name: str) -> zipfile.ZipInfo:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise RayConfigError("runtime_env['working_dir']", f"the file name {name!r}", "names in UTF-8") from error
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    executable = file.stat().st_mode & stat.S_IXUSR
+    entry.external_attr = (stat.S_IFREG | (0o755 if executable else 0o644)) << 16
+    return entry
+
+
+def _too_many(root: Path, file: Path) -> RayConfigError:
+    got = f"{root} with more than {FILE_LIMIT} files, links that lead in circles included; one is {file}"
+    return RayConfigError("runtime_env['working_dir']", got, "fewer files: see .rayignore and excludes")
+
+
+def _too_large(root: Path, size: int, sizes: Mapping[str, int]) -> RayConfigError:
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST_FILES_NAMED]
+    named = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in largest)
+    got = f"{root} with at least {size / 2**20:.1f} MiB zipped; largest: {named}"
+    expected = "at most 100 MiB: name what is not needed in .rayignore or excludes, or give a URI (s3://, gs://)"
+    return RayConfigError("runtime_env['working_dir']", got, expected)
+
+
+@asynccontextmanager
+async def _one_at_a_time(what: str) -> AsyncIterator[None]:
+    """Hold a lock that all processes of this user on this host share; the operating system frees it on a crash."""
+    folder = Path(tempfile.gettempdir()) / f"airflow-provider-ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    owner = folder.lstat()
+    if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.getuid():
+        raise RayConfigError("temporary directory", f"{folder}, which somebody else made", "a directory of this user")
+    file = folder / f"{hashlib.sha256(what.encode()).hexdigest()}.lock"
+    with open(os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.05)
+        try:
+            yield
+        finally:
+            # Closing is not enough: a process forked in the meantime has the file open as well.
+            fcntl.flock(lock, fcntl.LOCK_UN)

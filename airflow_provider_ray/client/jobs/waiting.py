@@ -1,0 +1,230 @@
+"""Polling jobs: until one is there, until it has ended, until it has stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from time import monotonic
+
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.errors import (
+    RayError,
+    RayJobLost,
+    RayJobTimeout,
+    RayNotADashboard,
+    RayNotFound,
+)
+from airflow_provider_ray.client.jobs import submission
+from airflow_provider_ray.client.jobs.driver_log import DriverLog
+from airflow_provider_ray.client.jobs.submission import get_for_certain, has_nonce
+from airflow_provider_ray.client.states import PENDING, STOPPED, SUCCEEDED, is_terminal
+
+logger = logging.getLogger(__name__)
+
+FIRST_INTERVAL_SECONDS = 1.0
+QUICK_SECONDS = 60.0
+# Whatever a caller asks for: no loop asks a cluster more often.
+SHORTEST_INTERVAL_SECONDS = 0.1
+STOP_CONFIRM_SECONDS = 15.0
+STOP_LOOK_SECONDS = 0.3
+LOST_STOP_SECONDS = 5.0
+# Many who search a long list at once would hold up everybody else in the loop.
+SEARCHED_AT_ONCE = 100
+
+
+async def wait_for_job(
+    client: RayClient,
+    submission_id: str,
+    *,
+    poll_interval: float,
+    timeout: float | None = None,
+    startup_timeout: float | None = None,
+    log: DriverLog | None = None,
+    owned: bool = False,
+) -> JobDetails:
+    """Poll a job until it has ended or the time is up, and return what is known of it then.
+
+    :param poll_interval: longest time between two looks, in seconds; the first looks come quicker.
+    :param timeout: seconds from now, None for no limit.
+    :param startup_timeout: seconds from now in which the job has to leave PENDING, None for no limit.
+    :param log: where the driver's lines go.
+    :param owned: the job is the caller's: it is there, and it is stopped when the time is up or it is given up as lost.
+    :raises RayNotFound: when the cluster has no such job.
+    :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
+    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    """
+    deadline = None if timeout is None else monotonic() + timeout
+    startup_deadline = None if startup_timeout is None else monotonic() + startup_timeout
+    pauses, job = intervals(poll_interval), None
+    while True:
+        job = await _next(client, submission_id, was_there=owned or job is not None)
+        if is_terminal(job.status):
+            if log is not None:
+                await log.deliver(job, final=True)
+            return job
+        if reason := await client.health.why_lost(job):
+            return await _give_up(client, submission_id, reason, owned, log)
+        if job.status != PENDING:
+            startup_deadline = None
+        if log is not None:
+            await log.deliver(job, within=_left(deadline))
+        left = _left(min((each for each in (deadline, startup_deadline) if each is not None), default=None))
+        if left is not None and left <= 0:
+            return await _stop_late(client, job, log) if owned else job
+        await asyncio.sleep(min(next(pauses), math.inf if left is None else left))
+
+
+async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> JobDetails:
+    if not was_there:
+        return await get_for_certain(client, submission_id)
+    try:
+        return await get_for_certain(client, submission_id, was_there=True)
+    except RayNotFound as error:
+        raise lost(submission_id, "its cluster has no record of it any more") from error
+
+
+async def _give_up(
+    client: RayClient, submission_id: str, reason: str, owned: bool, log: DriverLog | None
+) -> JobDetails:
+    """Tell a job of ours to stop, in case that its driver lives; return it when it has succeeded after all."""
+    if owned:
+        try:
+            last = await stop_job(client, submission_id, within=LOST_STOP_SECONDS)
+        except RayError as error:
+            logger.warning("Lost Ray job %r could not be told to stop: %s", submission_id, error)
+        else:
+            if last is not None and last.status == SUCCEEDED:
+                if log is not None:
+                    await log.deliver(last, final=True)
+                return last
+    raise lost(submission_id, reason)
+
+
+def lost(submission_id: str, reason: str) -> RayJobLost:
+    """The error for a job that nobody will ever say the end of."""
+    return RayJobLost.from_message(f"Ray job {submission_id!r} is lost: {reason}")
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - monotonic()
+
+
+def intervals(longest: float) -> Iterator[float]:
+    """Times between two looks: short for the first minute, then growing up to the longest."""
+    interval, elapsed = FIRST_INTERVAL_SECONDS, 0.0
+    while True:
+        pause = max(min(interval, longest), SHORTEST_INTERVAL_SECONDS)
+        yield pause
+        elapsed += pause
+        if elapsed > QUICK_SECONDS:
+            interval *= 1.5
+
+
+async def _stop_late(client: RayClient, job: JobDetails, log: DriverLog | None) -> JobDetails:
+    """Stop a job whose time is up; it counts as not ended, unless it ended by itself while it was stopped."""
+    try:
+        last = await stop_job(client, str(job.submission_id))
+    except RayError as error:
+        logger.error("Ray job %r may still run, it could not be stopped: %s", job.submission_id, error)
+        return job
+    if last is None:
+        return job
+    if not is_terminal(last.status):
+        hint = "; Ray stops it when it starts" if last.status == PENDING else ""
+        logger.warning("Ray job %r was told to stop and has not: status=%s%s", job.submission_id, last.status, hint)
+    elif log is not None:
+        await log.deliver(last, final=True)
+    return job if last.status == STOPPED else last
+
+
+async def wait_for_submission(
+    client: RayClient, metadata: Mapping[str, str], *, poll_interval: float, timeout: float | None
+) -> tuple[str, float | None]:
+    """Wait until the cluster has a job with this metadata and return its id and the time that is left.
+
+    :param poll_interval: longest time between two looks, in seconds.
+    :param timeout: seconds from now, None for no limit.
+    :raises RayJobTimeout: when the time is up.
+    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    """
+    deadline = None if timeout is None else monotonic() + timeout
+    pauses = intervals(poll_interval)
+    while (job := await retrying(lambda: find_job(client, metadata))) is None:
+        left = _left(deadline)
+        if left is not None and left <= 0:
+            raise RayJobTimeout.from_message(f"No job with metadata {dict(metadata)} appeared in time")
+        await asyncio.sleep(min(next(pauses), math.inf if left is None else left))
+    return str(job.submission_id), _left(deadline)
+
+
+async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:
+    """The newest job whose metadata contains all of these entries, None when there is none."""
+    newest = None
+    for number, job in enumerate(await client.jobs.list(), start=1):
+        is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)
+        if is_newer and job.submission_id and metadata.items() <= (job.metadata or {}).items():
+            newest = job
+        if number % SEARCHED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return newest
+
+
+async def stop_job(
+    client: RayClient,
+    submission_id: str,
+    *,
+    nonce: str | None = None,
+    within: float | None = None,
+    may_arrive: bool = False,
+) -> JobDetails | None:
+    """Stop a job and wait until it has ended.
+
+    :param nonce: leave the job alone unless it was submitted with this nonce; None stops any.
+    :param within: seconds to wait for the end, 15 by default. Ray sends SIGTERM and, three seconds later, SIGKILL.
+    :param may_arrive: the job's submission is under way, so a job that is not there yet is waited for.
+    :returns: the job as last seen, None when the cluster certainly has no such job (with this nonce).
+    :raises RayRequestError: when the cluster refuses us, or nobody can say for that time whether it has the job.
+    """
+    deadline = monotonic() + (STOP_CONFIRM_SECONDS if within is None else within)
+    is_ray = False
+    while True:
+        try:
+            if nonce is not None and not has_nonce(await _look(client, submission_id, deadline), nonce):
+                return None
+            await retrying(lambda: client.jobs.stop(submission_id), max(deadline - monotonic(), 0))
+            return await _ended(client, submission_id, deadline)
+        except (RayNotFound, RayNotADashboard) as error:
+            left = deadline - monotonic()
+            is_absent = is_ray and isinstance(error, RayNotFound)
+            if is_absent and (left <= 0 or not may_arrive):
+                return None
+            if left <= 0:
+                raise
+        # One 404 proves nothing: an ingress that has lost its backend for a moment says the same.
+        await asyncio.sleep(STOP_LOOK_SECONDS if may_arrive else min(submission.SECOND_LOOK_SECONDS, left / 2))
+        is_ray = await _answers(client, deadline)
+
+
+async def _answers(client: RayClient, deadline: float) -> bool:
+    """Whether it is a Ray dashboard that answers."""
+    try:
+        await retrying(client.cluster.version, max(deadline - monotonic(), 0))
+    except RayNotADashboard:
+        return False
+    return True
+
+
+async def _ended(client: RayClient, submission_id: str, deadline: float) -> JobDetails:
+    while True:
+        job = await _look(client, submission_id, deadline)
+        if is_terminal(job.status) or monotonic() > deadline:
+            return job
+        await asyncio.sleep(STOP_LOOK_SECONDS)
+
+
+async def _look(client: RayClient, submission_id: str, deadline: float) -> JobDetails:
+    return await retrying(lambda: client.jobs.get(submission_id), max(deadline - monotonic(), 0))

@@ -1,0 +1,256 @@
+"""Which cluster gets which part of the work: what the first task of a fan-out does, and the one that redistributes."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from airflow_provider_ray.client.api.models import HEAD_DEAD
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
+from airflow_provider_ray.clusters.rendered import list_of, value_of
+from airflow_provider_ray.clusters.selection import connections
+from airflow_provider_ray.fan_out.division import divide_items, divide_range, weighted_shares
+from airflow_provider_ray.fan_out.results import without_secrets
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs.stopping import tell_stopped
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.capacity import Capacity
+    from airflow_provider_ray.client.config import ClusterConfig
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEFAULT_WEIGHTS: Mapping[str, float] = {"CPU": 0.6, "memory": 0.2, "GPU": 0.2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One cluster's part of the work.
+
+    :param conn_id: connection of the cluster.
+    :param application: a name for the Serve application of the job, its own in every run.
+    :param serve_port: port at which the connection expects Serve.
+    :param share: part of the whole work, from 0 to 1.
+    :param offset: first number of the range; None for items.
+    :param amount: how many numbers or items.
+    :param items: the items; None for a range.
+    :param taken_over_from: the cluster that had the work before.
+    """
+
+    conn_id: str
+    application: str
+    serve_port: int
+    share: float
+    amount: int
+    offset: int | None = None
+    items: Sequence[Any] | None = None
+    taken_over_from: str | None = None
+
+
+Parameters = Callable[[Shard, Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is to be divided: a range of numbers, or items.
+
+    :param amount: how many numbers.
+    :param offset: the first number.
+    :param items: instead of an amount: anything that JSON can carry.
+    :param sizes: of each item, None when all weigh the same.
+    """
+
+    amount: Any = None
+    offset: Any = 0
+    items: Sequence[Any] | None = None
+    sizes: Sequence[float] | None = None
+
+    @classmethod
+    def given(cls, amount: Any, offset: Any, items: Any, sizes: Any) -> Work:
+        """The work as an author gave it, perhaps as rendered texts.
+
+        :raises RayConfigError: when it is neither a range nor items.
+        """
+        amount, items, sizes = value_of(amount), value_of(items), value_of(sizes)
+        if (amount is None) == (items is None):
+            raise RayConfigError("amount and items", "both" if items is not None else "neither", "one of them")
+        if items is None and (isinstance(amount, bool) or not isinstance(amount, int) or amount < 1):
+            raise RayConfigError("amount", repr(amount), "a whole number of at least 1")
+        for name, value in (("items", items), ("sizes", sizes)):
+            if value is not None and (isinstance(value, str) or not isinstance(value, Sequence) or not value):
+                raise RayConfigError(name, repr(value)[:200], "a list of at least one")
+        return cls(amount=amount, offset=value_of(offset), items=items, sizes=sizes)
+
+    def divide(self, shares: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """The fields of a shard for each cluster that gets something."""
+        if self.items is None:
+            parts = [asdict(piece) for piece in divide_range(self.amount, list(shares.values()), self.offset)]
+        else:
+            sizes = [1.0] * len(self.items) if self.sizes is None else self.sizes
+            parts = [
+                {"items": items, "amount": len(items)}
+                for items in divide_items(self.items, sizes, list(shares.values()))
+            ]
+        return {conn_id: part for conn_id, part in zip(shares, parts, strict=True) if part["amount"]}
+
+
+def resolve(clusters: Any) -> list[str]:
+    """Connection ids from what an author, a Param or an XCom says.
+
+    :param clusters: a list of ids, a text with one or more ids and commas, a rendered list, or a label selector such as
+        ``site=hpc,gpu=true``.
+    :raises RayConfigError: when there is none, one twice, or something else than texts.
+    """
+    from airflow_provider_ray.clusters.discovery import select
+
+    given = list_of(clusters)
+    if isinstance(given, str):
+        given = select(given) if "=" in given else [each.strip() for each in given.split(",") if each.strip()]
+    return list(connections(given, field="clusters"))
+
+
+class Survey:
+    """What the clusters of a fan-out are and have.
+
+    :param clusters: configurations by connection id.
+    """
+
+    def __init__(self, clusters: Sequence[str]) -> None:
+        from airflow_provider_ray.client.clusters.survey import survey
+        from airflow_provider_ray.client.sync import run_sync
+
+        self.configs = {conn_id: RayHook(conn_id).get_config() for conn_id in clusters}
+        self.faults: dict[str, RayError] = {}
+        self.capacities: dict[str, Capacity] = {}
+        for conn_id, found in run_sync(lambda: survey(self.configs)).items():
+            if not isinstance(found, RayError) and found.head_alive:
+                self.capacities[conn_id] = found
+                continue
+            dead_head = RayClusterUnavailable(self.configs[conn_id].url, HEAD_DEAD)
+            fault = found if isinstance(found, RayError) else dead_head
+            if not fault.transient:
+                raise fault
+            self.faults[conn_id] = fault
+            log.warning("%s gets no work: %s", conn_id, fault)
+
+    def shares(self, weights: Any, capacity: str) -> dict[str, float]:
+        """The share of each cluster that answers.
+
+        :param weights: how much each resource counts; None for equal shares.
+        :param capacity: ``free`` or ``total``.
+        """
+        if not self.capacities:
+            self.raise_fault()
+        weights = value_of(weights)
+        if weights is None:
+            return dict.fromkeys(self.capacities, 1 / len(self.capacities))
+        totals = [each.total for each in self.capacities.values()]
+        free = [each.free or {} for each in self.capacities.values()]
+        shares = weighted_shares(free if capacity == "free" else totals, weights, known=totals)
+        if not any(shares):
+            log.warning("No cluster is known to have anything free; the work is divided by what they have in all")
+            shares = weighted_shares(totals, weights)
+        if not any(shares):
+            raise RayConfigError("weights", repr(dict(weights)), "a resource that at least one of the clusters has")
+        return dict(zip(self.capacities, shares, strict=True))
+
+    def check(self, *, allow_same_cluster: bool, serving: bool) -> None:
+        """Refuse connections that lead to the same cluster, and clusters that would answer for each other.
+
+        :param serving: the jobs are going to serve.
+        :raises RayConfigError: naming them.
+        """
+        sessions = {conn_id: capacity.session_name for conn_id, capacity in self.capacities.items()}
+        for session, same in _grouped(sessions).items():
+            if session and len(same) > 1 and not allow_same_cluster:
+                got = f"{same}, which lead to the same cluster (session {session})"
+                raise RayConfigError("clusters", got, "one connection per cluster, or allow_same_cluster=True")
+        addresses = {conn_id: _serve_address(self.configs[conn_id]) for conn_id in self.capacities if serving}
+        for address, same in _grouped(addresses).items():
+            if len({sessions[conn_id] for conn_id in same}) > 1:
+                got = f"{same}, whose Serve is expected at the same address {address}"
+                raise RayConfigError("clusters", got, "a Serve port of its own for each cluster (serve_url)")
+
+    def raise_fault(self) -> None:
+        """Raise why a cluster could not be asked, if there is one."""
+        for fault in self.faults.values():
+            raise fault
+
+    def without_work(self, shards: Sequence[Shard]) -> dict[str, Any]:
+        """Clusters that got nothing: the idle ones, and why the others could not be asked."""
+        busy = {shard.conn_id for shard in shards}
+        return {
+            "idle": [conn_id for conn_id in self.capacities if conn_id not in busy],
+            "away": {conn_id: without_secrets(fault) for conn_id, fault in self.faults.items()},
+        }
+
+
+def plan_shards(work: Work, survey: Survey, shares: Mapping[str, float]) -> list[Shard]:
+    """The shards of a fan-out, one for each cluster that gets something."""
+    total = sum(shares.values())
+    return [
+        Shard(
+            conn_id=conn_id,
+            application=f"fan-out-{uuid4().hex[:12]}",
+            serve_port=survey.configs[conn_id].serve_port,
+            share=shares[conn_id] / total,
+            **part,
+        )
+        for conn_id, part in work.divide(shares).items()
+    ]
+
+
+def replan_shards(dead: Shard, survey: Survey, shares: Mapping[str, float]) -> list[Shard]:
+    """The shards into which a dead cluster's shard is divided anew.
+
+    :param shares: of the clusters that take it over.
+    """
+    work = Work(amount=dead.amount if dead.items is None else None, offset=dead.offset or 0, items=dead.items)
+    return [
+        replace(part, share=part.share * dead.share, taken_over_from=dead.conn_id)
+        for part in plan_shards(work, survey, shares)
+    ]
+
+
+def give_up_job(conn_id: str, submission_id: str | None) -> None:
+    """See that the job of a dead shard is stopped or lost, before others do its work.
+
+    :raises RayJobStopping: when it was told to stop and has not ended.
+    """
+    from airflow_provider_ray.client.errors import RayJobStopping
+    from airflow_provider_ray.client.jobs.waiting import LOST_STOP_SECONDS, stop_job
+    from airflow_provider_ray.client.states import is_terminal
+
+    if submission_id is None:
+        return
+    try:
+        job = RayHook(conn_id).run(lambda client: stop_job(client, submission_id, within=LOST_STOP_SECONDS))
+    except RayError as error:
+        log.warning("Ray job %s on %s counts as lost; it could not be told to stop: %s", submission_id, conn_id, error)
+        return
+    tell_stopped(log, conn_id, submission_id, job)
+    if job is not None and not is_terminal(job.status):
+        raise RayJobStopping(conn_id, job, "was told to stop and has not; the next attempt looks again")
+
+
+def _serve_address(config: ClusterConfig) -> str:
+    """Where Serve is expected. A gateway may lead to several clusters, by their paths."""
+    if config.serve_url is None:
+        return f"{urlsplit(config.url).hostname}:{config.serve_port}"
+    given = urlsplit(config.serve_url)
+    port = given.port or {"http": 80, "https": 443}[given.scheme]
+    return f"{given.hostname}:{port}{given.path.rstrip('/')}"
+
+
+def _grouped(values: Mapping[str, T]) -> dict[T, list[str]]:
+    groups: dict[T, list[str]] = defaultdict(list)
+    for key, value in values.items():
+        groups[value].append(key)
+    return groups

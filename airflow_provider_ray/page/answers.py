@@ -1,0 +1,136 @@
+"""What a browser gets to see of a cluster: the least that the page shows.
+
+Of a job that is its id, its state, its times and which task it belongs to, if the user may read that Dag. Never the
+entrypoint, env_vars, other metadata or Ray's message: they hold parameters and the end of the log. Likewise no text of
+Serve's, and of a fault only our own words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.page.task import Task
+from airflow_provider_ray.page.watch import ClusterWatch
+
+JOBS_SHOWN = 50
+FIRST = ("CPU", "GPU", "memory")
+_KIND = re.compile(r"[A-Z_]{1,60}")
+
+
+def stamped_dags(watches: Collection[ClusterWatch]) -> set[str]:
+    """Dags that the jobs that are shown say they belong to."""
+    jobs = (job for watch in watches for job in _newest(watch)[:JOBS_SHOWN])
+    return {dag_id for job in jobs if (dag_id := (job.metadata or {}).get("airflow_dag_id"))}
+
+
+def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]) -> dict[str, Any]:
+    """All that is shown of a cluster to who may read its connection.
+
+    :param may_stop: whether the user may stop its jobs.
+    :param dags: Dags that the user may read.
+    """
+    jobs = _newest(watch)
+    running, pending = (None, None) if watch.jobs.value is None else count_jobs(jobs)
+    return {
+        **_summary(watch),
+        "reason": watch.fault,
+        "dashboard": watch.config and (watch.config.public_url or watch.config.url),
+        "labels": dict(watch.config.labels) if watch.config else {},
+        "ray_version": watch.version.value and watch.version.value.ray_version,
+        "nodes": _nodes(watch),
+        "resources": list(_resources(watch)),
+        "demands": watch.usage.value and watch.usage.value.pending_demands,
+        "running": running,
+        "pending": pending,
+        "active": None if watch.jobs.value is None else len(jobs),
+        "jobs": [_job(job, watch, dags) for job in jobs[:JOBS_SHOWN]],
+        "jobs_seen": _age(watch.jobs.known_at),
+        "applications": _applications(watch),
+        "serve_fault": watch.serve.fault,
+        "may_stop": may_stop,
+    }
+
+
+def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop: bool) -> dict[str, Any]:
+    """What is shown of a cluster to who may read a task that uses it: its health, and the jobs of the task.
+
+    :param submission_id: the job that the task submitted last, or waits for.
+    """
+    active = [job for job in watch.jobs.value or () if job.submission_id == submission_id or _is_of(job, task)]
+    jobs = {job.submission_id or job.job_id: job for job in active}
+    single = watch.single.get(submission_id)
+    if single is not None and single.value is not None:
+        jobs.setdefault(submission_id, single.value)
+    is_missing = single is not None and single.known_at is not None and submission_id not in jobs
+    return {
+        **_summary(watch),
+        "jobs": [_job(job, watch, {task.dag_id}) for job in jobs.values()],
+        "missing": submission_id if is_missing else None,
+        "may_stop": may_stop,
+    }
+
+
+def _newest(watch: ClusterWatch) -> Sequence[JobDetails]:
+    """Its active jobs, those that were submitted last first."""
+    return sorted(watch.jobs.value or (), key=lambda job: -(job.start_time_ms or 0))
+
+
+def _summary(watch: ClusterWatch) -> dict[str, Any]:
+    health = "unhealthy" if watch.fault else "unknown" if watch.nodes.value is None else "healthy"
+    return {"conn_id": watch.conn_id, "health": health, "seen": _age(watch.answered_at)}
+
+
+def _age(moment: float | None) -> float | None:
+    return None if moment is None else round(monotonic() - moment, 1)
+
+
+def _nodes(watch: ClusterWatch) -> dict[str, int] | None:
+    if watch.nodes.value is None:
+        return None
+    return {"alive": sum(node.is_alive for node in watch.nodes.value), "total": len(watch.nodes.value)}
+
+
+def _resources(watch: ClusterWatch) -> Iterator[dict[str, Any]]:
+    """Used and total of each resource, the usual ones first; used is None where it is not known."""
+    total = total_of(watch.nodes.value or ())
+    free = free_of(total, watch.usage.value) or {}
+    for name in sorted(total, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
+        used = round(total[name] - free[name], 4) if name in free else None
+        yield {"name": name, "used": used, "total": total[name]}
+
+
+def _job(job: JobDetails, watch: ClusterWatch, dags: Collection[str]) -> dict[str, Any]:
+    name = job.submission_id or job.job_id
+    return {
+        "submission_id": job.submission_id,
+        "job_id": job.job_id,
+        "status": job.status,
+        "started_ms": job.start_time_ms,
+        "ended_ms": job.end_time_ms,
+        "exit_code": job.driver_exit_code,
+        "error_type": job.error_type if job.error_type and _KIND.fullmatch(job.error_type) else None,
+        "task": _task(job.metadata or {}, dags),
+        "url": watch.config.job_url(name) if watch.config and name else None,
+    }
+
+
+def _task(metadata: Mapping[str, str], dags: Collection[str]) -> dict[str, str | None] | None:
+    keys = ("dag_id", "run_id", "task_id", "map_index")
+    stamps = {key: metadata.get(f"airflow_{key}") for key in keys}
+    return stamps if stamps["dag_id"] in dags and stamps["run_id"] and stamps["task_id"] else None
+
+
+def _is_of(job: JobDetails, task: Task) -> bool:
+    return task.stamps().items() <= (job.metadata or {}).items()
+
+
+def _applications(watch: ClusterWatch) -> list[dict[str, str | None]] | None:
+    if watch.serve.value is None:
+        return None
+    applications = sorted(watch.serve.value.applications.values(), key=lambda each: each.name)
+    return [{"name": each.name, "status": each.status, "route": each.route_prefix} for each in applications]

@@ -1,0 +1,111 @@
+"""What Airflow's database knows of a task instance: its Ray job, and its picture."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.task_state_store import TaskStateStoreModel
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from airflow_provider_ray.jobs.memory import STATE_KEY, SUBMISSION_ID_KEY, stamps
+from airflow_provider_ray.links import PICTURE_KEY
+
+PICTURE_LIMIT_BYTES = 8 * 1024 * 1024
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task instance.
+
+    :param map_index: -1 for a task that is not mapped.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    def stamps(self) -> Mapping[str, str]:
+        """What its jobs have in their metadata."""
+        return stamps(self.dag_id, self.run_id, self.task_id, self.map_index)
+
+
+def job_of(task: Task) -> tuple[str, str] | None:
+    """Connection id and submission_id of the job that a task has submitted or waits for.
+
+    From what it remembers of its job, else from what it was given and has said so far, else from what it has returned.
+    """
+    remembered = _json(_column(TaskStateStoreModel.value, TaskStateStoreModel, task, STATE_KEY))
+    given = _json(_column(RenderedTaskInstanceFields.rendered_fields, RenderedTaskInstanceFields, task))
+    if job := _job(remembered) or _job({**given, **_said(task)}):
+        return job
+    # What a task without a cluster returns may be large, and is none of ours.
+    return _job(_json(_xcom(task, "return_value"))) if "conn_id" in given else None
+
+
+def _said(task: Task) -> Mapping[str, Any]:
+    submission_id = _plain(_xcom(task, SUBMISSION_ID_KEY))
+    return {} if submission_id is None else {"submission_id": submission_id}
+
+
+def _job(known: Mapping[str, Any]) -> tuple[str, str] | None:
+    conn_id, submission_id = known.get("conn_id"), known.get("submission_id")
+    return (conn_id, submission_id) if isinstance(conn_id, str) and isinstance(submission_id, str) else None
+
+
+def picture_of(task: Task) -> bytes | str:
+    """The PNG that a task has drawn, or why there is none."""
+    stored = _plain(_xcom(task, PICTURE_KEY))
+    if stored is None:
+        return f"There is no XCom {PICTURE_KEY!r} of this task instance."
+    if len(stored) > PICTURE_LIMIT_BYTES * 4 // 3 + 4:
+        return f"The XCom {PICTURE_KEY!r} holds more than {PICTURE_LIMIT_BYTES} bytes."
+    try:
+        picture = base64.b64decode(stored, validate=True)
+    except (binascii.Error, ValueError):
+        picture = b""
+    if not picture.startswith(PNG_SIGNATURE):
+        return f"The XCom {PICTURE_KEY!r} is not a PNG in base64; a custom XCom backend keeps it elsewhere."
+    return picture
+
+
+def _xcom(task: Task, key: str) -> Any:
+    """As it is in the database: an XCom backend could read files, and values could be made into any object."""
+    return _column(XComModel.value, XComModel, task, key)
+
+
+def _column(column: Any, model: Any, task: Task, key: str | None = None) -> Any:
+    rows = select(column).where(
+        model.dag_id == task.dag_id,
+        model.run_id == task.run_id,
+        model.task_id == task.task_id,
+        model.map_index == task.map_index,
+    )
+    with create_session() as session:
+        return session.scalar(rows if key is None else rows.where(model.key == key))
+
+
+def _json(value: Any) -> Mapping[str, Any]:
+    parsed = value
+    if isinstance(value, str):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _plain(value: Any) -> str | None:
+    """A text, which has quotes or not, depending on who has stored it."""
+    if not isinstance(value, str):
+        return None
+    return value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value

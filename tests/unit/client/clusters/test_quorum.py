@@ -1,0 +1,23 @@
+"""All, any, or some of several clusters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_ray.client.clusters.quorum import how_many
+from airflow_provider_ray.client.errors import RayConfigError
+
+
+@pytest.mark.parametrize(("wanted", "number"), [("all", 3), ("any", 1), (2, 2), ("2", 2), (3, 3)])
+def test_how_many_are_enough(wanted: Any, number: int) -> None:
+    assert how_many(wanted, 3, field="policy") == number
+
+
+@pytest.mark.parametrize("wanted", [4, 0, -1, "most", True, 1.5, None, "4", [1], {}])
+def test_what_cannot_be_met_is_named(wanted: Any) -> None:
+    with pytest.raises(RayConfigError) as caught:
+        how_many(wanted, 3, field="policy", what="clusters of the moon")
+    assert (caught.value.field, caught.value.got) == ("policy", repr(wanted))
+    assert caught.value.expected == "'all', 'any' or a number from 1 to 3, the clusters of the moon"

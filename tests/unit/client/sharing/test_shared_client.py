@@ -1,0 +1,329 @@
+"""Many who wait for jobs of one cluster, and what the cluster sees of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from math import inf
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.api.jobs import LOGS_AT_ONCE
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayJobLost, RayNotFound
+from airflow_provider_ray.client.jobs import submission
+from airflow_provider_ray.client.jobs.driver_log import DriverLog
+from airflow_provider_ray.client.jobs.waiting import wait_for_job, wait_for_submission
+from airflow_provider_ray.client.sharing import shared_client as sharing
+from airflow_provider_ray.client.sharing.answer import ROUND_SECONDS
+from airflow_provider_ray.client.sharing.shared_client import SharedClient, SharedJobs, shared_client
+from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.lines import Lines
+
+pytestmark = pytest.mark.anyio
+PATH = "/api/jobs/"
+
+
+async def submit(fake: FakeDashboard, number: int, **outcome: Any) -> list[str]:
+    names = [f"j{index}" for index in range(number)]
+    async with RayClient(ClusterConfig(url=fake.url, token=fake.token)) as client:
+        for name in names:
+            fake.outcomes[name] = Outcome(**outcome)
+            await client.jobs.submit(JobSpec(entrypoint="true", submission_id=name))
+    return names
+
+
+async def wait(fake: FakeDashboard, name: str) -> str:
+    async with shared_client(ClusterConfig(url=fake.url, token=fake.token)) as client:
+        return (await wait_for_job(client, name, poll_interval=0.2)).status
+
+
+async def test_many_waits_cost_a_request_a_second(fake: FakeDashboard) -> None:
+    names = await submit(fake, 200, ends_after=4.0)
+    states = await asyncio.gather(*(wait(fake, name) for name in names))
+    assert states == ["SUCCEEDED"] * 200
+    assert 1 <= len(fake.asked("GET", PATH)) <= 7
+
+
+async def test_few_waits_read_no_list(fake: FakeDashboard) -> None:
+    names = await submit(fake, 3, ends_after=2.0)
+    await asyncio.gather(*(wait(fake, name) for name in names))
+    assert not [request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]
+    assert len(fake.asked("GET", PATH)) <= 12
+
+
+async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = SharedJobs.pick
+
+    async def slow(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(1)
+        return await quick(self, *arguments, **options)
+
+    monkeypatch.setattr(SharedJobs, "pick", slow)
+    monkeypatch.setattr(sharing, "LISTING_SHARE", 1.0)
+    names = await submit(fake, 10, ends_after=5.0)
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert len([request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "list_seconds", "pays"),
+    [(3, 0.0, False), (10, 0.015, True), (10, 1.0, False), (333, 3.0, True), (333, inf, False)],
+)
+async def test_the_cluster_is_kept_busy_as_little_as_can_be(number: int, list_seconds: float, pays: bool) -> None:
+    jobs = SharedClient(ClusterConfig(url="http://127.0.0.1:1")).jobs
+    jobs._list_seconds, jobs._listed_at = list_seconds, monotonic()
+    assert jobs._listing_pays(number) == pays
+
+
+async def test_many_searches_cost_a_list_a_second(fake: FakeDashboard) -> None:
+    async def search(number: int) -> str:
+        async with shared_client(ClusterConfig(url=fake.url)) as client:
+            found, _ = await wait_for_submission(client, {"shard": str(number)}, poll_interval=0.2, timeout=None)
+            return found
+
+    searches = asyncio.gather(*(search(number) for number in range(50)))
+    await asyncio.sleep(3)
+    assert 2 <= len(fake.asked("GET", PATH)) <= 4
+    async with RayClient(ClusterConfig(url=fake.url)) as client:
+        for number in range(50):
+            await client.jobs.submit(
+                JobSpec(entrypoint="true", submission_id=f"j{number}", metadata={"shard": str(number)})
+            )
+    assert await searches == [f"j{number}" for number in range(50)]
+
+
+async def test_a_list_that_fails_fails_those_who_asked_and_nobody_later(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LONGEST_PAUSE_SECONDS", 0.1)
+    await submit(fake, 1)
+    fake.fail(503, path=PATH)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(client.jobs.list(), client.jobs.list(), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {RayClusterUnavailable}
+        await asyncio.sleep(ROUND_SECONDS + 0.2)
+        assert [job.submission_id for job in await client.jobs.list()] == ["j0"]
+
+
+async def test_each_gets_the_state_of_its_own_job(fake: FakeDashboard) -> None:
+    names = await submit(fake, 20, ends_after=None)
+    fake.jobs["j7"].outcome = Outcome(status="FAILED")
+    del fake.jobs["j8"]
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(*(client.jobs.get(name) for name in names), return_exceptions=True)
+    assert isinstance(answers[8], RayNotFound)
+    assert "j8" in str(answers[8])
+    states = {name: answer.status for name, answer in zip(names, answers, strict=True) if name != "j8"}
+    assert states == {**dict.fromkeys(states, "RUNNING"), "j7": "FAILED"}
+
+
+async def test_a_transient_fault_reaches_everybody(fake: FakeDashboard) -> None:
+    names = await submit(fake, 10, ends_after=None)
+    fake.fail(503, path=PATH, times=2)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(*(client.jobs.get(name) for name in names), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [RayClusterUnavailable] * 10
+        assert (await client.jobs.get("j0")).status == "RUNNING"
+
+
+async def test_a_cluster_that_comes_back_is_not_asked_for_each_job(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedJobs, "_listing_pays", _pays_unless_it_fails)
+    names = await submit(fake, 30, ends_after=6.0)
+    waits = [asyncio.create_task(wait(fake, name)) for name in names]
+    await asyncio.sleep(2)
+    asked = len(fake.asked("GET", PATH))
+    fake.fail(503, path=PATH, times=6)
+    assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
+    # Of six that fail three are lists; the single requests that follow them fail for all in the round.
+    assert len(fake.asked("GET", PATH)) - asked < 30
+
+
+async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SharedJobs, "_listing_pays", _pays_unless_it_fails)
+    names = await submit(fake, 30, ends_after=4.0)
+    fake.fail(503, path=PATH)
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert len(fake.asked("GET", PATH)) < 30 + 10
+
+
+async def test_a_list_that_hangs_is_left_alone_though_single_requests_fail_at_times(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = []
+
+    async def hangs(self: SharedJobs, *_: Any) -> Any:
+        lists.append(monotonic())
+        await asyncio.sleep(1.1)
+        raise RayClusterUnavailable("GET /api/jobs/", "no answer in time")
+
+    monkeypatch.setattr(SharedJobs, "pick", hangs)
+    names = await submit(fake, 10, ends_after=5.0)
+    for number in (3, 5, 7):
+        fake.fail(503, path=f"{PATH}j{number}")
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert not fake.faults or all(not fault.times for fault in fake.faults)
+    assert len(lists) == 1
+
+
+async def _ends(tasks: list[asyncio.Task[None]], number: int) -> None:
+    while sum(task.done() for task in tasks) < number:
+        await asyncio.sleep(0.1)
+
+
+def _pays_unless_it_fails(jobs: SharedJobs, number: int) -> bool:
+    """However slow this host is."""
+    return number >= sharing.LIST_FROM and jobs._list_seconds < inf
+
+
+async def test_all_who_miss_their_job_share_a_sign_of_life(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.5)
+    names = await submit(fake, 30, ends_after=None)
+    waits = [asyncio.create_task(wait(fake, name)) for name in names]
+    await asyncio.sleep(2)
+    fake.jobs.clear()
+    ended = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(error) for error in ended] == [RayJobLost] * 30
+    assert 1 <= len(fake.asked("GET", "/api/version")) <= 10
+
+
+async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
+    class Slow:
+        """A bookmark of an Airflow that takes its time."""
+
+        async def find(self, _: str) -> int:
+            await asyncio.sleep(0.05)
+            return 0
+
+        async def put(self, *_: Any) -> None:
+            raise AssertionError("no log can be read")
+
+        async def settle(self, _: int) -> bool:
+            return True
+
+    names = await submit(fake, 120, ends_after=None)
+    fake.outcomes["other"] = Outcome(ends_after=3.0)
+    fake.fail("hang", path="/api/v0/logs", times=1000)
+    config = ClusterConfig(url=fake.url, read_timeout=60)
+    async with shared_client(config) as client:
+        await client.jobs.submit(JobSpec(entrypoint="true", submission_id="other"))
+
+        async def follow(name: str) -> None:
+            await wait_for_job(client, name, poll_interval=0.2, log=DriverLog(client, Lines(), Slow()))
+
+        following = [asyncio.create_task(follow(name)) for name in names]
+        async with asyncio.timeout(60):
+            while len(fake.asked("GET", "/api/v0/logs")) < LOGS_AT_ONCE:
+                await asyncio.sleep(0.1)
+            job = await wait_for_job(client, "other", poll_interval=0.2)
+        assert job.status == "SUCCEEDED"
+        assert len(fake.asked("GET", "/api/v0/logs")) == LOGS_AT_ONCE
+        # Those who have found no room to read still look at their jobs.
+        fake.jobs.clear()
+        async with asyncio.timeout(60):
+            await _ends(following, len(names) - LOGS_AT_ONCE)
+        for each in following:
+            each.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+
+async def test_a_fault_of_one_job_concerns_nobody_else(fake: FakeDashboard) -> None:
+    await submit(fake, 3, ends_after=None)
+    fake.fail(403, path=f"{PATH}j0")
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        answers = await asyncio.gather(*(client.jobs.get(f"j{i}") for i in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RayAuthError, JobDetails, JobDetails]
+
+
+async def test_without_a_list_jobs_are_asked_for_one_by_one(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
+        raise RayAuthError("GET /api/jobs/", "403", 403)
+
+    monkeypatch.setattr(SharedJobs, "pick", refused)
+    names = await submit(fake, 20, ends_after=1.0)
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+
+
+async def test_a_list_that_fails_leaves_no_old_states(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow this host is.
+    monkeypatch.setattr(SharedJobs, "_listing_pays", lambda *_: True)
+    names = await submit(fake, 10, ends_after=None)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        await asyncio.gather(*(client.jobs.get(name) for name in names))
+        await asyncio.sleep(1)
+        for job in fake.jobs.values():
+            job.outcome = Outcome()
+        fake.fail(500, path=PATH)
+        for _ in range(2):
+            answers = await asyncio.gather(*(client.jobs.get(name) for name in names))
+            assert {answer.status for answer in answers} == {"SUCCEEDED"}
+
+
+async def test_one_who_gives_up_does_not_disturb_the_others(fake: FakeDashboard) -> None:
+    names = await submit(fake, 10, ends_after=3.0)
+    waits = [asyncio.ensure_future(wait(fake, name)) for name in names]
+    for index, delay in enumerate((0.0, 0.02, 0.5)):
+        await asyncio.sleep(delay)
+        waits[index].cancel()
+    for given_up in waits[:3]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await given_up
+        assert given_up.cancelled()
+    assert await asyncio.gather(*waits[3:]) == ["SUCCEEDED"] * 7
+
+
+async def test_two_who_wait_for_the_same_job_do_not_depend_on_each_other(fake: FakeDashboard) -> None:
+    (name,) = await submit(fake, 1, ends_after=1.0)
+    given_up, waits = asyncio.ensure_future(wait(fake, name)), asyncio.ensure_future(wait(fake, name))
+    await asyncio.sleep(0.02)
+    given_up.cancel()
+    assert await waits == "SUCCEEDED"
+    assert given_up.cancelled()
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked_for(fake: FakeDashboard) -> None:
+    names = await submit(fake, 2, ends_after=1.0)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        asking = [asyncio.ensure_future(client.jobs.get(name)) for name in names]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        assert (await asking[1]).submission_id == names[1]
+    assert [request.path for request in fake.asked("GET", PATH)] == [f"{PATH}{names[1]}"]
+
+
+async def test_the_last_one_closes_the_client(fake: FakeDashboard) -> None:
+    config = ClusterConfig(url=fake.url)
+    async with shared_client(config) as first:
+        async with shared_client(config) as second:
+            assert second is first
+        assert await first.jobs.list() == []
+        async with shared_client(ClusterConfig(url=fake.url, token="another")) as other:
+            assert other is not first
+    with pytest.raises(RuntimeError, match="closed"):
+        await first.cluster.version()
+    async with shared_client(config) as anew:
+        assert await anew.jobs.list() == []
+
+
+async def test_a_client_that_cannot_be_opened_fails_everybody(fake: FakeDashboard) -> None:
+    config = ClusterConfig(url="https://127.0.0.1:1", verify="/no/such/file")
+
+    async def attempt() -> None:
+        async with shared_client(config):
+            raise AssertionError("It was opened.")
+
+    answers = await asyncio.gather(attempt(), attempt(), return_exceptions=True)
+    assert [type(answer).__name__ for answer in answers] == ["RayConfigError"] * 2

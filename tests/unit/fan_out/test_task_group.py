@@ -1,0 +1,135 @@
+"""The task group that ray_fan_out makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayJobLost, RayJobStopping
+from airflow_provider_ray.fan_out import ray_fan_out
+from airflow_provider_ray.fan_out.results import note_fault
+
+JOB = {"entrypoint": "python job.py"}
+SERVING: dict[str, Any] = {"collect": {"path": "/output"}, "release": {"path": "/release"}}
+
+
+def fan_out(**arguments: Any) -> DAG:
+    with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
+        ray_fan_out(**{"clusters": ["c1", "c2"], "job": JOB, "amount": 10, **arguments})
+    dag.validate()
+    return dag
+
+
+def edges(dag: DAG) -> dict[str, set[str]]:
+    return {each.task_id.removeprefix("fan_out."): each.downstream_task_ids for each in dag.tasks}
+
+
+def below(*names: str) -> set[str]:
+    return {f"fan_out.{name}" for name in names}
+
+
+def test_the_tasks_and_their_order() -> None:
+    found = edges(fan_out(**SERVING))
+    assert found == {
+        "plan": below("on_cluster.submit", "on_cluster.collect", "on_cluster.release", "on_cluster.wait", "merge"),
+        "on_cluster.submit": below("on_cluster.collect", "on_cluster.release", "on_cluster.wait"),
+        # A failed task with nothing but teardowns behind it would fail the run, whatever the policy.
+        "on_cluster.collect": below("on_cluster.release", "merge"),
+        "on_cluster.release": below("on_cluster.wait"),
+        "on_cluster.wait": below("merge"),
+        "merge": set(),
+    }
+
+
+def test_a_job_that_does_not_serve_belongs_to_its_task_until_it_ends() -> None:
+    dag = fan_out()
+    assert edges(dag) == {
+        "plan": below("on_cluster.submit", "on_cluster.wait", "merge"),
+        "on_cluster.submit": below("on_cluster.wait", "merge"),
+        "on_cluster.wait": below("merge"),
+        "merge": set(),
+    }
+    assert dag.get_task("fan_out.on_cluster.submit").deferrable
+    assert dag.get_task("fan_out.on_cluster.submit").wait_for_completion
+
+
+def test_redistribution_adds_a_second_round() -> None:
+    found = edges(fan_out(redistribute=True))
+    assert below("replan") <= found["on_cluster.wait"]
+    assert below("taken_over.submit", "taken_over.wait") <= found["replan"]
+    assert found["taken_over.wait"] == below("merge")
+    assert found["replan"] >= below("merge")
+
+
+def test_what_follows_a_cluster_runs_whatever_came_of_it() -> None:
+    dag = fan_out(redistribute=True, **SERVING)
+    rules = {each.task_id.removeprefix("fan_out."): each.trigger_rule.value for each in dag.tasks}
+    assert rules["merge"] == rules["replan"] == "all_done"
+    assert rules["on_cluster.wait"] == rules["on_cluster.release"] == "all_done_setup_success"
+
+
+def test_two_fan_outs_in_one_dag() -> None:
+    with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
+        first = ray_fan_out(clusters=["c1"], job=JOB, amount=1, group_id="first")
+        ray_fan_out(clusters=["c1"], job=JOB, items=first, group_id="second")
+    assert dag.get_task("first.merge").downstream_task_ids == {"second.plan"}
+
+
+def test_defaults_of_the_chains_and_those_of_the_author() -> None:
+    calls: list[Any] = []
+    dag = fan_out(default_args={"retries": 7, "on_failure_callback": calls.append})
+    submit = dag.get_task("fan_out.on_cluster.submit")
+    assert submit.retries == 7
+    assert submit.map_index_template == "{{ task.conn_id }}"
+    assert list(submit.on_failure_callback) == [note_fault, calls.append]
+    own = fan_out(job={**JOB, "on_failure_callback": calls.append}).get_task("fan_out.on_cluster.submit")
+    assert list(own.on_failure_callback) == [note_fault, calls.append]
+    assert dag.get_task("fan_out.plan").retries == 3
+    assert dag.get_task("fan_out.merge").retries == 0
+    # One XCom, and not another for each connection id.
+    assert dag.get_task("fan_out.merge").multiple_outputs is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "again"),
+    [({}, True), ({"policy": "any"}, False), ({"policy": 2}, False), ({"redistribute": True}, False)],
+)
+def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
+    arguments: dict[str, Any], again: bool
+) -> None:
+    policy = fan_out(**arguments).get_task("fan_out.on_cluster.submit").retry_policy
+    for fault in (RayClusterUnavailable("GET x", "no answer"), RayJobLost.from_message("lost")):
+        assert (policy.evaluate(fault, 1, 3).action.name == "RETRY") is again
+    assert policy.evaluate(RayJobStopping.from_message("stopping"), 1, 3).action.name == "RETRY"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "got"),
+    [
+        ({"clusters": []}, "clusters", "an empty list"),
+        ({"clusters": ["c1", "c1"]}, "clusters", "'c1' twice"),
+        ({"policy": 3}, "policy", "3"),
+        ({"policy": "most"}, "policy", "'most'"),
+        ({"capacity": "used"}, "capacity", "'used'"),
+        ({"weights": {"CPU": -1}}, "weights", "'CPU': -1"),
+        ({"job": {**JOB, "conn_id": "c1"}}, "job", "['conn_id']"),
+        ({"collect": {"application": "a"}}, "collect", "['application']"),
+        ({"release": {"task_id": "a"}}, "release", "['task_id']"),
+        ({"release": {"path": "/release"}}, "release", "a value without collect"),
+        ({"items": [1]}, "amount and items", "both"),
+        ({"amount": None}, "amount and items", "neither"),
+    ],
+)
+def test_what_cannot_work_is_named_in_the_dag_file(arguments: dict[str, Any], field: str, got: str) -> None:
+    with pytest.raises(RayConfigError) as caught:
+        fan_out(**arguments)
+    assert (caught.value.field, caught.value.got) == (field, got)
+
+
+@pytest.mark.parametrize("name", ["clusters", "policy", "weights", "amount"])
+def test_templates_are_left_for_the_run(name: str) -> None:
+    template = f"{{{{ params.{name} }}}}"
+    assert fan_out(**{name: template}).get_task("fan_out.plan").op_kwargs[name] == template

@@ -1,0 +1,56 @@
+"""Which errors are worth another attempt."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import RetryAction
+
+from airflow_provider_ray.client import errors
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy, ray_retry_policy
+
+
+def failed(error_type: str | None) -> errors.RayJobFailed:
+    return errors.RayJobFailed(
+        "ray_lab", JobDetails(submission_id="j1", status="FAILED", error_type=error_type), "failed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (errors.RayClusterUnavailable("GET http://ray", "no answer"), RetryAction.RETRY),
+        (errors.RayJobLost.from_message("lost"), RetryAction.RETRY),
+        (errors.RayJobStopping.from_message("not stopped"), RetryAction.RETRY),
+        (failed("JOB_SUPERVISOR_ACTOR_DIED"), RetryAction.RETRY),
+        (errors.RayServeNotReady("not yet"), RetryAction.RETRY),
+        (failed("JOB_ENTRYPOINT_COMMAND_ERROR"), RetryAction.FAIL),
+        (failed("RUNTIME_ENV_SETUP_FAILURE"), RetryAction.FAIL),
+        (failed(None), RetryAction.FAIL),
+        (errors.RayJobStopped.from_message("stopped"), RetryAction.FAIL),
+        (errors.RayJobInterrupted.from_message("worker ended"), RetryAction.RETRY),
+        (errors.RayTriggerError("no connection to Airflow"), RetryAction.RETRY),
+        (errors.RayJobTimeout.from_message("late"), RetryAction.FAIL),
+        (errors.RayAuthError("GET http://ray", "403", 403), RetryAction.FAIL),
+        (errors.RayConfigError("entrypoint", "nothing", "a command"), RetryAction.FAIL),
+        (ValueError("of the Dag's own"), RetryAction.DEFAULT),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
+)
+def test_infrastructure_is_retried_and_user_code_is_not(error: Exception, action: RetryAction) -> None:
+    assert ray_retry_policy().evaluate(error, 1, 3).action == action
+
+
+@pytest.mark.parametrize(("try_number", "seconds"), [(1, 5), (2, 10), (4, 40), (5, 60), (10**6, 60)])
+def test_delays_grow_up_to_the_longest(try_number: int, seconds: float) -> None:
+    policy: Any = ray_retry_policy(delay=timedelta(seconds=5), max_delay=60)
+    decision = policy.evaluate(errors.RayJobLost.from_message("lost"), try_number, 10**7)
+    assert decision.retry_delay == timedelta(seconds=seconds)
+
+
+def test_survives_serialization() -> None:
+    policy = ray_retry_policy(delay=7, max_delay=70)
+    assert vars(RayRetryPolicy.deserialize(policy.serialize())) == vars(policy)

@@ -1,0 +1,336 @@
+"""What the triggerer asks of triggers: to travel, to survive, and to kill only what is meant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from time import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.execution_time.xcom import XCom
+
+from airflow_provider_ray.client.jobs import driver_log
+from airflow_provider_ray.client.jobs.submission import NONCE_KEY
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs.encryption import seal
+from airflow_provider_ray.task_log.drain import LogPipe, pipe
+from airflow_provider_ray.triggers import job
+from airflow_provider_ray.triggers.cluster import RayClusterTrigger
+from airflow_provider_ray.triggers.job import RayJobTrigger
+from airflow_provider_ray.triggers.serve import RayServeTrigger
+from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.conftest import TaskLog
+from tests.unit.deferral import first_event, rebuilt
+
+pytestmark = pytest.mark.anyio
+
+MARKED = {NONCE_KEY: "n1"}
+TRIGGERS = [
+    RayJobTrigger(
+        conn_id="c",
+        submission_id="s",
+        nonce="n1",
+        sealed_spec=seal({"entrypoint": "true", "submission_id": "s"}),
+        submit_only=True,
+        queued_at=1.0,
+        room_end_time=1.5,
+        others=[{"conn_id": "d", "submission_id": "t", "nonce": "n2"}],
+        metadata={"a": "b"},
+        poll_interval=1.5,
+        end_time=2.5,
+        startup_end_time=2.0,
+        fetch_logs=True,
+        cancel_on_kill=False,
+    ),
+    RayClusterTrigger(
+        conn_ids=["a", "b"],
+        room={"free_resources": {"CPU": 1}, "max_pending_jobs": 2, "max_running_jobs": None},
+        required=1,
+        poll_interval=1.5,
+        end_time=2.5,
+    ),
+    RayServeTrigger(conn_id="c", application="a", path="/p", submission_id="s", poll_interval=1.5, end_time=2.5),
+]
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
+def test_every_argument_survives_the_database(trigger: Any) -> None:
+    copy = rebuilt(trigger)
+    assert type(copy) is type(trigger)
+    assert vars(copy) == vars(trigger)
+
+
+def test_nothing_in_an_event_ends_the_triggerer(dashboard: FakeDashboard) -> None:
+    """PostgreSQL has no place for NUL, and no message one for half of a surrogate pair."""
+    awkward = "a\0b \ud800"
+    dashboard.outcomes["s"] = Outcome(status="FAILED", message=awkward, error_type=awkward, log=b"last \0 words\n")
+    RayHook().submit_job("true", submission_id="s")
+    dashboard.deploy("app", "/app", {}, status="DEPLOY_FAILED", message=awkward)
+    watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1)
+    serving = RayServeTrigger(
+        conn_id="ray_default", application="app", path="/", submission_id=None, poll_interval=0.1, end_time=time() + 60
+    )
+    events = [asyncio.run(first_event(each)) for each in (watching, serving)]
+    assert events[0]["job"]["message"] == events[0]["job"]["error_type"] == "ab ?"
+    assert events[0]["log_tail"] == ["last  words"]
+    assert events[1]["fault"] == ["RayServeDeployFailed", "Serve application 'app': DEPLOY_FAILED\nab ?"]
+
+
+@pytest.mark.parametrize("can_be_read", [True, False])
+def test_what_a_trigger_logs_has_been_taken_before_it_fires(
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog, can_be_read: bool
+) -> None:
+    async def nothing(**_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(XCom, "aset", staticmethod(nothing))
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(nothing))
+    for name in ("written", "taken"):
+        monkeypatch.setattr(pipe, name, 0)
+    monkeypatch.setattr(pipe, "_asking", asyncio.Lock())
+    monkeypatch.setattr(driver_log, "FINAL_BUDGET_SECONDS", 0.1)
+    dashboard.outcomes["s"] = Outcome(status="FAILED", log=b"x" * 10_000 + b"\n")
+    if not can_be_read:
+        dashboard.fail(502, path="/api/v0/logs", times=1000)
+    RayHook().submit_job("true", submission_id="s")
+    watching = RayJobTrigger(conn_id="ray_default", submission_id="s", poll_interval=0.1, fetch_logs=True)
+    watching.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
+
+    async def left_to_take() -> int:
+        event = await first_event(watching)
+        assert event["job"]["status"] == "FAILED"
+        return pipe.written - pipe.taken
+
+    assert asyncio.run(left_to_take()) == 0
+    assert ("x" * 10_000 in task_log.lines) == can_be_read
+    assert ("cannot be read" in task_log.lines[-1]) != can_be_read
+    assert pipe.taken > sum(map(len, task_log.lines))
+
+
+@pytest.mark.parametrize("kind", [RayJobTrigger, RayClusterTrigger, RayServeTrigger])
+async def test_what_airflow_says_of_a_trigger_is_counted(dashboard: FakeDashboard, kind: type[Any]) -> None:
+    dashboard.default_outcome = Outcome()
+    await asyncio.to_thread(RayHook().submit_job, "true", submission_id="s")
+    dashboard.deploy("app", "/app", {})
+    ends = {"poll_interval": 0.1, "end_time": time() + 60}
+    arguments: dict[type[Any], dict[str, Any]] = {
+        RayJobTrigger: {"conn_id": "ray_default", "submission_id": "s"},
+        RayClusterTrigger: {"conn_ids": ["ray_default"], "room": {}, "required": 1},
+        RayServeTrigger: {"conn_id": "ray_default", "application": "app", "path": "/", "submission_id": None},
+    }
+    before, expected = pipe.written, LogPipe(capacity=1_000_000)
+    (event,) = [event.payload async for event in kind(**arguments[kind], **ends).run()]
+    for text in ("", repr(event), ""):
+        expected.count(text)
+    assert pipe.written - before >= expected.written
+
+
+async def test_what_airflow_says_of_a_trigger_that_is_cancelled_is_counted(trigger: RayJobTrigger) -> None:
+    before, expected = pipe.written, LogPipe(capacity=1_000_000)
+    running = asyncio.create_task(first_event(trigger))
+    await asyncio.sleep(0.5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for _ in ("starting", "cancelled", "completed"):
+        expected.count()
+    assert pipe.written - before >= expected.written
+
+
+@pytest.fixture
+def trigger(dashboard: FakeDashboard) -> RayJobTrigger:
+    """The trigger of a mapped task whose job runs until it is stopped."""
+    dashboard.default_outcome = Outcome(ends_after=None, stop_after=1.0)
+    RayHook().submit_job("true", submission_id="mine", metadata=MARKED)
+    trigger = RayJobTrigger(conn_id="ray_default", submission_id="mine", poll_interval=0.1, nonce="n1")
+    trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
+    return trigger
+
+
+def airflow_says(monkeypatch: pytest.MonkeyPatch, state: str, submission_id: str) -> None:
+    """The two answers of the execution API that a trigger asks for when it is killed."""
+    states = {"r": {"t_2": state}}
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(lambda **_: states))
+
+    async def current(**_: Any) -> str:
+        return submission_id
+
+    monkeypatch.setattr(XCom, "aget_one", staticmethod(current))
+
+
+@pytest.mark.parametrize(
+    ("state", "current", "left"),
+    [
+        ("deferred", "mine", "RUNNING"),
+        ("failed", "mine", "STOPPED"),
+        ("running", "mine", "STOPPED"),
+        ("deferred", "successor", "STOPPED"),
+    ],
+    ids=["moved to another triggerer", "failed by a user", "cleared", "cleared and submitted anew"],
+)
+async def test_a_kill_stops_the_job_unless_the_task_still_waits_for_it(
+    dashboard: FakeDashboard,
+    trigger: RayJobTrigger,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    current: str,
+    left: str,
+) -> None:
+    airflow_says(monkeypatch, state, current)
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == left
+
+
+async def test_a_kill_survives_the_cancellations_of_the_triggerer(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", "mine")
+    kill = asyncio.ensure_future(trigger.on_kill())
+    for _ in range(5):
+        await asyncio.sleep(0.2)
+        kill.cancel("Trigger cancelled by user action")
+    with contextlib.suppress(asyncio.CancelledError):
+        await kill
+    assert dashboard.jobs["mine"].status == "STOPPED"
+
+
+async def test_a_kill_while_the_submission_is_under_way_stops_the_job_when_it_arrives(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", "slow")
+    trigger.submission_id = "slow"
+    trigger.sealed_spec = seal({"entrypoint": "true", "submission_id": "slow", "metadata": MARKED})
+    dashboard.fail("hang", method="POST", path="/api/jobs/")
+    running = asyncio.ensure_future(first_event(trigger))
+    await asyncio.sleep(0.5)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    killed = asyncio.ensure_future(trigger.on_kill())
+    await asyncio.sleep(1)
+    await asyncio.to_thread(RayHook().submit_job, "true", submission_id="slow", metadata=MARKED)
+    await killed
+    assert dashboard.jobs["slow"].status == "STOPPED"
+
+
+async def test_a_triggerer_that_stops_leaves_the_job_alone(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    running = asyncio.ensure_future(first_event(trigger))
+    await asyncio.sleep(3)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    await trigger.cleanup()
+    assert dashboard.jobs["mine"].status == "RUNNING"
+
+
+async def test_a_job_can_survive_the_kill_of_its_task(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger.cancel_on_kill = False
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "RUNNING"
+    # One of an earlier attempt, which this job has replaced, may not.
+    airflow_says(monkeypatch, "failed", "mine")
+    await asyncio.to_thread(RayHook().submit_job, "true", submission_id="older", metadata={NONCE_KEY: "n0"})
+    trigger.others = [{"conn_id": "fake", "submission_id": "older", "nonce": "n0"}]
+    await trigger.on_kill()
+    assert [job.status for job in dashboard.jobs.values()] == ["RUNNING", "STOPPED"]
+
+
+async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+) -> None:
+    airflow_says(monkeypatch, "failed", "mine")
+    trigger.others = [{"conn_id": "deleted", "submission_id": "older", "nonce": "n0"}]
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "STOPPED"
+    (warning,) = [line for line in task_log.lines if "may still run" in line]
+    assert warning.startswith("Ray job older on deleted may still run, it could not be stopped: ")
+
+
+async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    trigger.nonce = None
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "RUNNING"
+
+
+async def test_a_kill_that_fails_says_so(
+    trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+) -> None:
+    def unreachable(**_: object) -> None:
+        raise ConnectionError("no API server")
+
+    monkeypatch.setattr(job, "KILL_SECONDS", 2.0)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(unreachable))
+    await trigger.on_kill()
+    assert "may still run" in task_log.lines[-1]
+    assert "no API server" in task_log.lines[-1]
+
+
+async def test_a_connection_that_was_deleted_is_reported_to_the_operator(dashboard: FakeDashboard) -> None:
+    event = await first_event(RayJobTrigger(conn_id="deleted", submission_id="a"))
+    kind, message = event["fault"]
+    assert kind == "RayTriggerError"
+    assert "deleted" in message
+
+
+async def test_a_kill_while_the_connection_is_looked_up_keeps_its_message(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow calls on_kill only for a cancellation with its own message, and its look-ups lose that."""
+
+    async def slow(hook: RayHook) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(RayHook, "aget_config", slow)
+    watching = asyncio.create_task(first_event(trigger))
+    await asyncio.sleep(0.1)
+    watching.cancel("by a user")
+    with pytest.raises(asyncio.CancelledError, match="by a user"):
+        await watching
+
+
+async def test_a_connection_of_another_type_is_reported_to_the_operator(
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", '{"conn_type": "http"}')
+    event = await first_event(RayJobTrigger(conn_id="other", submission_id="a"))
+    assert event["fault"][0] == "RayConfigError"
+
+
+async def test_a_kill_sits_out_a_passing_fault_of_airflow(
+    dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_says(monkeypatch, "failed", "mine")
+    answer, faults = RuntimeTaskInstance.get_task_states, iter([ConnectionError("no API server")])
+
+    def states(**which: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return answer(**which)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(states))
+    await trigger.on_kill()
+    assert dashboard.jobs["mine"].status == "STOPPED"
+
+
+async def test_a_trigger_that_comes_too_late_submits_nothing(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
+    trigger.submission_id = "late"
+    trigger.sealed_spec = seal({"entrypoint": "true", "submission_id": "late", "metadata": MARKED})
+    trigger.end_time = 1.0
+    event = await first_event(trigger)
+    assert event["fault"][0] == "RayTriggerError"
+    assert "no triggerer took it up" in event["fault"][1]
+    assert "late" not in dashboard.jobs
+
+
+async def test_a_key_that_is_not_the_workers_is_named(trigger: RayJobTrigger) -> None:
+    trigger.sealed_spec = "sealed elsewhere"
+    event = await first_event(trigger)
+    assert event["fault"][0] == "RayConfigError"
+    assert "fernet_key" in event["fault"][1]
