@@ -17,7 +17,7 @@ from airflow_provider_ray.clusters.selection import connections
 from airflow_provider_ray.fan_out.division import divide_items, divide_range, weighted_shares
 from airflow_provider_ray.fan_out.results import without_secrets
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.jobs.stopping import tell_stopped
+from airflow_provider_ray.jobs.stopping import log_stopped
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.capacity import Capacity
@@ -235,7 +235,7 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
     except RayError as error:
         log.warning("Ray job %s on %s counts as lost; it could not be told to stop: %s", submission_id, conn_id, error)
         return
-    tell_stopped(log, conn_id, submission_id, job)
+    log_stopped(log, conn_id, submission_id, job)
     if job is not None and not is_terminal(job.status):
         raise RayJobStopping(conn_id, job, "was told to stop and has not; the next attempt looks again")
 

@@ -1,111 +1,222 @@
-"""What becomes of a task's jobs when it is killed, when an attempt fails, and at its end."""
+"""One attempt of a task: which job it has, and what becomes of its jobs when it fails or is killed.
+
+As long as its cluster can be reached, no job of the task is left running without anybody who watches it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_provider_ray.clusters import selection
+from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
-from airflow_provider_ray.jobs.definition import JobFields
-from airflow_provider_ray.jobs.memory import Memory
+from airflow_provider_ray.jobs.decision import Adopt, Attempted
+from airflow_provider_ray.jobs.earlier import EarlierJobs
+from airflow_provider_ray.jobs.memory import Memory, TaskJob
 from airflow_provider_ray.jobs.retry_policy import is_retried_after
-from airflow_provider_ray.jobs.stopping import Target, stop_all
+from airflow_provider_ray.jobs.stopping import StoppableJob, stop_all
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
+
+    from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.client.jobs.outcome import Outcome
 
 # Airflow kills the process of a task that was marked or cleared five seconds after on_kill began.
 KILL_SECONDS = 4.0
 LAST_STOP_SECONDS = 5.0
 
 
-class JobCustody(JobFields):
-    """An operator that answers for its jobs: none is left running unwatched as long as it can be told to stop.
+@dataclass(frozen=True, slots=True)
+class CurrentJob:
+    """The job of an attempt.
 
-    :param cancel_on_kill: stop the job when the task is killed, marked or its worker is terminated; False leaves it
-        running, unless the task is cleared when it is not on a worker: the job is then stopped before there is another.
-    :param durable: remember the job, so that a retry goes on with it, and which cluster failed; False submits anew in
-        each attempt.
+    :param record: what the task remembers of it.
+    :param hook: its cluster, with the connection looked up.
+    :param status: its status if it was adopted; None if it is still to be submitted.
     """
 
-    def __init__(self, *, cancel_on_kill: bool = True, durable: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.cancel_on_kill = cancel_on_kill
-        self.durable = durable
+    record: TaskJob
+    hook: RayHook
+    status: str | None = None
+
+    @property
+    def submission_id(self) -> str:
+        """Id of the job."""
+        return self.record.submission_id
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the cluster has the job already."""
+        return self.status is not None
+
+
+class Attempt:
+    """The jobs that an attempt answers for: its own, and those that earlier attempts left behind.
+
+    :param task: the task, for its log and its retry policy.
+    :param context: of the attempt.
+    :param durable: whether jobs are remembered between attempts.
+    :param cancel_on_kill: whether a kill stops the attempt's own job.
+    """
+
+    def __init__(self, task: BaseOperator, context: Context, *, durable: bool, cancel_on_kill: bool) -> None:
+        self.job: StoppableJob | None = None  # once it may exist
+        self.left_behind: Sequence[StoppableJob] = ()
+        self.is_killed = False
+        self._task, self._context = task, context
+        self._durable, self._cancel_on_kill = durable, cancel_on_kill
         self._cluster: str | None = None  # connection of the cluster that the attempt depends on
-        self._target: Target | None = None  # the job of the attempt, once it may exist
-        self._others: Sequence[Target] = ()  # jobs of earlier attempts that may be active
         self._memory = Memory()  # without the job of the attempt
-        self._killed = False
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the trigger; if that one failed instead of firing, see to the job that nobody watches now."""
-        if next_method != TRIGGER_FAIL_REPR:
-            return super().resume_execution(next_method, next_kwargs, context)
-        if self.durable:
-            self._answer_for([target for _, target in memory.reach_all(memory.recall(context).jobs)])
-        with self._not_left_unwatched(context):
-            return super().resume_execution(next_method, next_kwargs, context)
+    def find_job(self, clusters: Sequence[str], strategy: str, submission_id: str | None) -> CurrentJob:
+        """The job to continue with: one of an earlier attempt, or one that is still to be submitted.
 
-    def on_kill(self) -> None:
+        :param clusters: connections of the attempt.
+        :param strategy: how to choose one of them for a new job.
+        :param submission_id: the author's choice of an id for a new job.
+        :raises RayRequestError: when an earlier job cannot be looked up, or no cluster is healthy.
+        :raises RayJobStopping: when an earlier job that has to end first has not stopped yet.
+        """
+        self._cluster = None
+        remembered = memory.recall(self._context) if self._durable else Memory()
+        earlier = EarlierJobs(remembered.jobs)
+        self._answer_for(earlier.reached)
+        earlier.check_connections(clusters)
+        attempted = Attempted(clusters, self._context["ti"].max_tries, remembered.failed_on)
+        step = earlier.decide(attempted)
+        record = step.job or self._choose(earlier, attempted, strategy, submission_id)
+        others = earlier.others(record, attempted)
+        self._answer_for([earlier.find(record), *map(earlier.find, others)])
+        self._memory = replace(remembered, jobs=(*others, *earlier.out_of_reach))
+        self._cluster = record.conn_id
+        return CurrentJob(record, RayHook(record.conn_id), step.status if isinstance(step, Adopt) else None)
+
+    def remember(self, current: CurrentJob) -> None:
+        """Remember the job, and those that it replaces, before it can exist."""
+        if self._durable:
+            replace(self._memory, jobs=(current.record, *self._memory.jobs)).store(self._context)
+
+    def submit(self, current: CurrentJob, spec: JobSpec) -> None:
+        """Submit the job.
+
+        :param spec: the job, with everything uploaded that it needs.
+        :raises RayJobInterrupted: when the task was killed meanwhile; the job has been asked to stop.
+        :raises RayRequestError: when the cluster refuses the job, or is not available for two minutes.
+        """
+        from airflow_provider_ray.client.errors import RayJobInterrupted
+        from airflow_provider_ray.client.jobs.submission import post
+
+        submission_id = current.submission_id
+        if self.is_killed:
+            raise RuntimeError(f"The task was killed before Ray job {submission_id} was submitted.")
+        self.job = StoppableJob(current.hook, submission_id, current.record.nonce, may_arrive=True)
+        current.hook.run(lambda client: post(client, spec))
+        self.job.may_arrive = False
+        self._task.log.info("Submitted Ray job %s", submission_id)
+        if self.is_killed and self._cancel_on_kill:
+            stop_all([self.job], self._task.log, KILL_SECONDS)
+            reason = "was submitted while its task was being killed, and has been stopped"
+            raise RayJobInterrupted.from_message(f"Ray job {submission_id!r} {reason}")
+
+    def resume(self, event: Mapping[str, Any], *, may_arrive: bool) -> RayHook:
+        """Answer for the jobs of a trigger that has fired, and return the cluster of the attempt's own.
+
+        :param event: of :class:`~airflow_provider_ray.triggers.job.RayJobTrigger`.
+        :param may_arrive: the submission of the job may still be on its way.
+        """
+        hook = RayHook(event["conn_id"])
+        # Looked up now, because on_kill must not ask Airflow.
+        hook.get_config()
+        self._cluster = hook.conn_id
+        self.job = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
+        self.left_behind = [found for job in event["left_behind"] if (found := StoppableJob.reach(**job))]
+        return hook
+
+    def resume_remembered(self) -> None:
+        """Answer for all jobs that the task remembers, after a trigger that failed without an event."""
+        if self._durable:
+            self._answer_for(EarlierJobs(memory.recall(self._context).jobs).reached)
+
+    def note_timeout(self, outcome: Outcome) -> None:
+        """Remember a job that was asked to stop because its time was up: no attempt adopts it."""
+        if self._durable and outcome.is_late:
+            self._change_memory(lambda job: replace(job, stopping=True))
+
+    def release_job(self) -> None:
+        """Leave the job to itself: from now on no kill stops it."""
+        self.job = None
+        self.stop_left_behind()
+
+    def stop_left_behind(self) -> None:
+        """Ask the jobs of earlier attempts to stop, for the last time."""
+        stop_all(self.left_behind, self._task.log, LAST_STOP_SECONDS)
+        self.left_behind = ()
+
+    def kill(self) -> None:
         """Stop the jobs of a task that is killed while it holds a worker."""
-        self._killed = True
-        targets = [*self._others]
-        if self._target is not None and self.cancel_on_kill:
-            targets.append(self._target)
-        elif self._target is not None:
-            self.log.info("Ray job %s goes on: cancel_on_kill is False", self._target.submission_id)
-        stop_all(targets, self.log, KILL_SECONDS)
-
-    def _answer_for(self, targets: Sequence[Target | None]) -> None:
-        """Have these jobs stopped by a kill from now on: that of the attempt, if there may be one, and the others."""
-        self._target = next(iter(targets), None)
-        self._others = [target for target in targets[1:] if target is not None]
-
-    def _other_jobs(self) -> list[dict[str, str]]:
-        """The jobs of earlier attempts in JSON, for the trigger that waits for the current one."""
-        return [
-            {"conn_id": other.hook.conn_id, "submission_id": other.submission_id, "nonce": other.nonce}
-            for other in self._others
-        ]
-
-    def _stop_others(self) -> None:
-        """Tell the jobs of earlier attempts to stop, for the last time."""
-        stop_all(self._others, self.log, LAST_STOP_SECONDS)
-        self._others = ()
+        self.is_killed = True
+        jobs = [*self.left_behind]
+        if self.job is not None and self._cancel_on_kill:
+            jobs.append(self.job)
+        elif self.job is not None:
+            self._task.log.info("Ray job %s keeps running: cancel_on_kill is False", self.job.submission_id)
+        stop_all(jobs, self._task.log, KILL_SECONDS)
 
     @contextmanager
-    def _not_left_unwatched(self, context: Context) -> Iterator[None]:
+    def leaving_nothing_unwatched(self) -> Iterator[None]:
         """On any fault but the end of the job itself: leave the job to the next attempt, or stop it after the last."""
         from airflow_provider_ray.client.errors import RayJobError
 
         try:
             yield
         except Exception as error:
-            has_ended = isinstance(error, RayJobError | AirflowSkipException | AirflowFailException)
-            target = None if has_ended else self._target
-            if target is not None or self._others:
-                self._leave_or_stop(target, error, context)
-            if self.durable:
-                self._remember_fault(context, error)
+            if isinstance(error, RayJobError | AirflowSkipException | AirflowFailException):
+                self.job = None
+            self._leave_or_stop(error)
+            self._remember_fault(error)
             raise
 
-    def _remember_fault(self, context: Context, error: Exception) -> None:
-        """Let the next attempt go to another cluster, if there is one."""
+    def _choose(self, earlier: EarlierJobs, attempted: Attempted, strategy: str, submission_id: str | None) -> TaskJob:
+        """What to submit, on a cluster that is chosen now."""
+        self._answer_for([None, *map(earlier.find, earlier.others(None, attempted))])
+        chosen = selection.choose(attempted.clusters, strategy, self._context, attempted.failed_on).conn_id
+        # A job that may be there, or never arrived, keeps its id.
+        again = earlier.submit_on(chosen, attempted).job
+        has_predecessor = earlier.exist or (not self._durable and self._context["ti"].try_number > 1)
+        return again or memory.new_job(self._context, chosen, submission_id, has_predecessor=has_predecessor)
+
+    def _answer_for(self, jobs: Sequence[StoppableJob | None]) -> None:
+        """From now on a kill stops these: the attempt's own job, if it may exist, and those left behind."""
+        self.job = next(iter(jobs), None)
+        self.left_behind = [job for job in jobs[1:] if job is not None]
+
+    def _leave_or_stop(self, error: Exception) -> None:
+        if self.job is None and not self.left_behind:
+            return
+        log = self._task.log
+        is_final = not self._durable or isinstance(error, AirflowSkipException | AirflowFailException)
+        if is_final or not is_retried_after(error, self._task.retry_policy, self._context):
+            if self.job is not None:
+                stop_all([self.job], log)
+            self.stop_left_behind()
+        elif self.job is not None:
+            log.warning("Lost track of Ray job %s; the next attempt looks for it", self.job.submission_id)
+
+    def _remember_fault(self, error: Exception) -> None:
+        """Let the next attempt choose another cluster, if there is one."""
         from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobLost
 
-        if self._cluster and isinstance(error, RayClusterUnavailable | RayJobLost):
-            memory.remember_fault(context, self._cluster, lost=isinstance(error, RayJobLost))
+        if not self._durable or not self._cluster or not isinstance(error, RayClusterUnavailable | RayJobLost):
+            return
+        is_lost = isinstance(error, RayJobLost)
+        self._change_memory(lambda job: replace(job, lost=job.lost or is_lost), failed_on=self._cluster)
 
-    def _leave_or_stop(self, target: Target | None, error: Exception, context: Context) -> None:
-        is_final = not self.durable or isinstance(error, AirflowSkipException | AirflowFailException)
-        if is_final or not is_retried_after(error, self.retry_policy, context):
-            if target is not None:
-                target.stop(self.log)
-            self._stop_others()
-        elif target is not None:
-            self.log.warning("Lost sight of Ray job %s; the next attempt looks for it", target.submission_id)
+    def _change_memory(self, change: Callable[[TaskJob], TaskJob], failed_on: str | None = None) -> None:
+        remembered = memory.recall(self._context).with_newest(change)
+        (remembered.with_failure_of(failed_on) if failed_on else remembered).store(self._context)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow.sdk.crypto import get_fernet
 from airflow.sdk.exceptions import AirflowException
 
+from airflow_provider_ray.compat.tasks import get_fernet
 
-def seal(spec: Mapping[str, Any]) -> str:
+
+def encrypt(spec: Mapping[str, Any]) -> str:
     """Encrypt what is submitted, as ``env_vars`` may hold secrets.
 
     Airflow 3.3.2 stores the arguments of a trigger as they are, though the column is called ``encrypted_kwargs``. Where
@@ -23,13 +24,13 @@ def seal(spec: Mapping[str, Any]) -> str:
         return get_fernet().encrypt(json.dumps(spec).encode()).decode()
 
 
-def unseal(sealed: str) -> dict[str, Any]:
-    """Decrypt what :func:`seal` encrypted.
+def decrypt(encrypted: str) -> dict[str, Any]:
+    """Decrypt what :func:`encrypt` returned.
 
-    :raises RayConfigError: when the Fernet key here is not the one that it was sealed with.
+    :raises RayConfigError: when the Fernet key here is not the one that encrypted it.
     """
     with _fernet_errors_named():
-        spec: dict[str, Any] = json.loads(get_fernet().decrypt(sealed))
+        spec: dict[str, Any] = json.loads(get_fernet().decrypt(encrypted))
         return spec
 
 

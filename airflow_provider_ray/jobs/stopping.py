@@ -1,4 +1,4 @@
-"""The jobs that an attempt of a task has to stop when it is killed."""
+"""Stopping jobs that a task answers for."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_ray.hooks.ray import RayHook
+
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
     from airflow_provider_ray.client.api.models import JobDetails
     from airflow_provider_ray.client.errors import RayError
-    from airflow_provider_ray.hooks.ray import RayHook
 
-# A cluster that accepts connections and says nothing must not hold whoever set a time.
+log = logging.getLogger(__name__)
+
+# Beyond the seconds that a caller gives: a cluster that accepts connections and stays silent must not hold up the
+# caller.
 GRACE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Target:
-    """A job under an id, if it has this nonce; another one is left alone.
+class StoppableJob:
+    """A job under an id, if it has this nonce; another job under the same id is left alone.
 
-    :param hook: the job's cluster; its connection has been looked up, since a task that is killed must not ask Airflow.
+    :param hook: the job's cluster. Its connection has been looked up, since a task that is killed must not ask Airflow.
     :param submission_id: id of the job.
     :param nonce: text in the metadata of the job.
-    :param may_arrive: a submission of it may still be under way.
+    :param may_arrive: its submission may still be on its way.
     """
 
     hook: RayHook
@@ -34,19 +38,34 @@ class Target:
     nonce: str
     may_arrive: bool = False
 
-    def stop(self, log: Logger | logging.Logger, within: float | None = None) -> None:
-        """Stop the job alone; see :func:`stop_all`."""
-        stop_all([self], log, within)
+    @classmethod
+    def reach(cls, conn_id: str, submission_id: str, nonce: str) -> StoppableJob | None:
+        """The job with its connection looked up; None if the connection does not exist any more or cannot work."""
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        from airflow_provider_ray.client.errors import RayConfigError
+
+        hook = RayHook(conn_id)
+        try:
+            hook.get_config()
+        except (AirflowNotFoundException, RayConfigError) as error:
+            log.warning("Ray job %s of an earlier attempt is out of reach: %s", submission_id, error)
+            return None
+        return cls(hook, submission_id, nonce)
+
+    def to_json(self) -> dict[str, str]:
+        """Arguments for :meth:`reach`."""
+        return {"conn_id": self.hook.conn_id, "submission_id": self.submission_id, "nonce": self.nonce}
 
 
 def stop_all(
-    targets: Sequence[Target], log: Logger | logging.Logger, within: float | None = None
+    jobs: Sequence[StoppableJob], log: Logger | logging.Logger, within: float | None = None
 ) -> list[JobDetails | RayError | None]:
-    """Stop jobs at the same time and say in the task log how that went; no fault hides why they were to be stopped.
+    """Stop jobs at the same time and log the results; a fault never hides why the jobs are stopped.
 
     :param log: the task's.
     :param within: seconds to wait for their end, 15 by default.
-    :returns: each job as last seen, None where the cluster has no such job, or the fault.
+    :returns: each job as last seen, None if the cluster has no such job, or the fault.
     """
     from airflow_provider_ray.client.clusters.asking import Question, ask_all
     from airflow_provider_ray.client.jobs.waiting import stop_job
@@ -55,21 +74,21 @@ def stop_all(
     limit = None if within is None else within + GRACE_SECONDS
     questions = [
         Question(
-            target.hook.get_conn(),
+            job.hook.get_conn(),
             partial(
                 stop_job,
-                submission_id=target.submission_id,
-                nonce=target.nonce,
+                submission_id=job.submission_id,
+                nonce=job.nonce,
                 within=within,
-                may_arrive=target.may_arrive,
+                may_arrive=job.may_arrive,
             ),
             limit,
         )
-        for target in targets
+        for job in jobs
     ]
     results = run_sync(lambda: ask_all(questions)) if questions else []
-    for target, result in zip(targets, results, strict=True):
-        tell_stopped(log, target.hook.conn_id, target.submission_id, result)
+    for job, result in zip(jobs, results, strict=True):
+        log_stopped(log, job.hook.conn_id, job.submission_id, result)
     return results
 
 
@@ -81,12 +100,13 @@ class TaskLog(Protocol):
     def error(self, event: str, /, *args: object) -> Any: ...
 
 
-def tell_stopped(log: TaskLog, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:
-    """Say in the task log what came of stopping a job.
+def log_stopped(log: TaskLog, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:
+    """Write the result of a stop request to the task log.
 
-    :param result: the job as last seen, None where the cluster has no such job, or the fault.
+    :param result: the job as last seen, None if the cluster has no such job, or the fault.
     """
     if isinstance(result, BaseException):
         log.error("Ray job %s on %s may still run, it could not be stopped: %s", submission_id, conn_id, result)
     else:
-        log.info("Told Ray job %s to stop: %s", submission_id, result.status if result else "it is not there")
+        status = result.status if result else "the cluster has no such job"
+        log.info("Asked Ray job %s to stop: %s", submission_id, status)

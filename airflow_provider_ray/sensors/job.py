@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.links import RayJobLink
-from airflow_provider_ray.task_log.position import XComBookmark
+from airflow_provider_ray.task_log.position import XComPosition
 from airflow_provider_ray.triggers.job import RayJobTrigger
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RayJobSensor(BaseSensorOperator):
         outcome = self._look(fault_budget=0)
         if outcome is None or (outcome.fault is not None and outcome.fault.transient):
             if self.fetch_logs:
-                XComBookmark.begin(context)
+                XComPosition.begin(context)
             self.defer(trigger=self._trigger(), method_name="execute_complete")
         return self._result(context, outcome)
 
@@ -132,6 +132,7 @@ class RayJobSensor(BaseSensorOperator):
 
     def _trigger(self) -> RayJobTrigger:
         return RayJobTrigger(
+            role="observer",
             conn_id=self.conn_id,
             submission_id=self.submission_id,
             metadata=self.metadata,

@@ -1,143 +1,104 @@
-"""How much of what this package logs in a triggerer Airflow has taken on its way into the task logs."""
+"""How much of what a triggerer's triggers have logged Airflow has read on its way into the task logs.
+
+All triggers of a process log through one socket, and what the other end has not read when a trigger ends never reaches
+the task log (Airflow 3.3.2). Linux says how many bytes in the socket are unread, so with a count of the bytes written
+to it, everything up to a mark has certainly been read as soon as ``written - unread >= mark``, even while other
+triggers keep writing. Bytes that were written past the count only make the answer later, never wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import json
-import logging
-import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+import io
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 
-from structlog.contextvars import get_contextvars
+from airflow_provider_ray.compat import triggerer
 
-if TYPE_CHECKING:
-    from airflow.sdk.types import Logger
-
-# What Airflow reads in a round.
-ROUND_BYTES = 4096
-# What Airflow adds to a line beside the names of the task.
-RECORD_BYTES = 250
-
-T = TypeVar("T")
+# How long to wait before measuring again. Airflow's supervisor reads a few KiB in a round of some 10 ms.
+MEASURE_SECONDS = 0.02
 
 
-class LogPipe(logging.Handler):
-    """Counts the bytes that this package has logged in this process (``written``), and those that Airflow has taken.
+class LogStream:
+    """The socket of this process, with a count of what goes through it.
 
-    The process that writes the triggers' logs reads 4096 bytes of what all of them have logged in the round in which it
-    answers one request, and what it has not read when a trigger ends is not in the task log (Airflow 3.3.2,
-    ``TriggerRunnerSupervisor``). What others log is not counted. In processes without triggers the count means nothing.
-
-    :param capacity: more than the pipe between the two processes holds, as it is counted here, in bytes.
+    :param stream: the socket as the file object that everybody writes to; its ``write`` is replaced by one that counts.
     """
 
-    def __init__(self, capacity: int) -> None:
-        super().__init__()
-        self.written = self.taken = 0
-        self._capacity = capacity
-        # What one has asked for, the others need not ask for.
-        self._asking = asyncio.Lock()
+    def __init__(self, stream: io.FileIO) -> None:
+        self.stream = stream
+        self.written = 0
+        self._read = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._number = count()
+        self._measuring: asyncio.Task[None] | None = None
+        self._write: Callable[[bytes], int | None] = stream.write
+        stream.write = self._counted  # type: ignore[method-assign, assignment]
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Count a record."""
-        try:
-            # To format it leaves its mark on a record.
-            record = copy.copy(record)
-            self.count(self.format(record))
-            # Airflow's JSON has more around each of a traceback's lines.
-            self.add(len(record.exc_text or ""))
-        except Exception:
-            self.handleError(record)
+    async def read_up_to(self, mark: int) -> None:
+        """Return when Airflow has read everything up to a mark.
 
-    def count(self, text: str = "") -> None:
-        """Count a record of the trigger that runs now: as many bytes as it has, or up to twice as many.
-
-        Rarely wrong: Airflow shortens or lengthens what looks like a token, and leaves out what is below its level.
-
-        :param text: what it says beside the names of the task.
+        :param mark: a value that ``written`` has had.
         """
-        names = str(get_contextvars())
-        # Of a trigger that starts, fires or ends Airflow says the names twice.
-        record = json.dumps([text, names, names], ensure_ascii=False)
-        self.add(RECORD_BYTES + len(record.encode(errors="replace")))
+        if self._measure() >= mark:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (mark, next(self._number), done))
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.create_task(self._keep_measuring())
+        await done
 
-    @contextmanager
-    def life(self) -> Iterator[None]:
-        """Count what Airflow says of a trigger that runs inside: that it starts, is cancelled, and ends.
+    def _counted(self, data: bytes) -> int | None:
+        size = self._write(data)
+        self.written += size or 0
+        return size
 
-        Airflow says what event it fires before it goes on with the trigger, which counts that itself.
-        """
-        self.count()
-        try:
-            yield
-        except asyncio.CancelledError:
-            self.count()
-            raise
-        finally:
-            self.count()
+    def _measure(self) -> int:
+        """How far Airflow has read at least."""
+        # In this order: what is written in between would count as read.
+        written = self.written
+        self._read = max(self._read, written - triggerer.unread_bytes(self.stream))
+        return self._read
 
-    def add(self, size: int) -> None:
-        """Count bytes that have been logged; more than the pipe holds cannot be left to read."""
-        self.written += size
-        self.taken = max(self.taken, self.written - self._capacity)
-
-    async def during(self, request: Awaitable[T]) -> T:
-        """The answer to a request to Airflow; what Airflow takes in that round is counted."""
-        before = self.written
-        answer = await request
-        self.taken = max(self.taken, min(self.taken + ROUND_BYTES, before))
-        return answer
-
-    async def drain(self, ask: Callable[[], Awaitable[object]], at_most: int) -> None:
-        """Have Airflow take what has been logged up to now.
-
-        :param ask: sends any request to Airflow and awaits its answer.
-        :param at_most: bytes that may be left.
-        """
-        enough = self.written - at_most
-        if self.taken < enough:
-            async with self._asking:
-                while self.taken < enough:
-                    await self.during(ask())
+    async def _keep_measuring(self) -> None:
+        """One look for everybody who waits, who may be a thousand triggers."""
+        while self._waiting:
+            await asyncio.sleep(MEASURE_SECONDS)
+            read = self._measure()
+            while self._waiting and (self._waiting[0][0] <= read or self._waiting[0][2].done()):
+                _, _, done = heappop(self._waiting)
+                if not done.done():
+                    done.set_result(None)
 
 
-def _capacity() -> int:
-    """Twice what the pipe holds, for each record may count twice; it holds some more than the size of its buffer."""
-    with socket.socket(socket.AF_UNIX) as end:
-        return end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) * 5 // 2
+_current: LogStream | None = None
 
 
-pipe = LogPipe(_capacity())
-# What the client has to say; a trigger's own logger passes no handler.
-logging.getLogger("airflow_provider_ray").addHandler(pipe)
+def log_stream() -> LogStream | None:
+    """The log stream of this process, counted from the first call on; None outside of a triggerer."""
+    global _current  # noqa: PLW0603
+    stream = triggerer.log_stream()
+    if stream is None:
+        return None
+    if _current is None or _current.stream is not stream:
+        _current = LogStream(stream)
+    return _current
 
 
-@dataclass(frozen=True, slots=True)
-class CountedLogger:
-    """Counts what a trigger writes to the task log.
+async def has_read(at_most: int, within: float) -> bool:
+    """Wait until Airflow has read what this process has logged so far.
 
-    The standard library's loggers would not do for the driver's lines: ``[logging] namespace_levels`` does not concern
-    them, and Airflow's own records can cut a long one in two (Airflow 3.3.2; structlog's wait for each other).
-
-    :param logger: the trigger's, which is structlog's.
+    :param at_most: bytes that may be left unread.
+    :param within: seconds to wait.
+    :returns: whether it has; True outside of a triggerer, where nothing stands between a trigger and its log.
     """
-
-    logger: Logger
-
-    def log(self, level: int, event: str, /, *args: object) -> None:
-        """Log a line."""
-        self.logger.log(level, event, *args)
-        if self.logger.isEnabledFor(level):
-            pipe.count(event % args if args else event)
-
-    def info(self, event: str, /, *args: object) -> None:
-        """Log a line at INFO."""
-        self.log(logging.INFO, event, *args)
-
-    def error(self, event: str, /, *args: object) -> None:
-        """Log a line at ERROR."""
-        self.log(logging.ERROR, event, *args)
+    stream = log_stream()
+    if stream is None:
+        return True
+    try:
+        async with asyncio.timeout(within):
+            await stream.read_up_to(stream.written - at_most)
+    except TimeoutError:
+        return False
+    return True

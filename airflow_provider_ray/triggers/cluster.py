@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.task_log.drain import CountedLogger, pipe
-from airflow_provider_ray.triggers.job import EARLIEST_EVENT_SECONDS
+from airflow_provider_ray.triggers.base import RayTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.clusters.survey import Findings
+    from airflow_provider_ray.client.errors import RayError
 
-log = logging.getLogger(__name__)
+# What happened, in the event.
+READY = "ready"
+TIMED_OUT = "timed_out"
+FAULT = "fault"
 
 
-class RayClusterTrigger(BaseTrigger):
+class RayClusterTrigger(RayTrigger):
     """Look at clusters until enough of them have room or the time is up, and fire one event, ``Findings`` as JSON.
 
-    It makes no verdict on what it has found: that is the sensor's.
+    The event is ``ready``, ``timed_out`` or ``fault``. The verdict on the findings is the sensor's.
 
     :param conn_ids: connections of the clusters.
     :param room: what each cluster must have, a ``Room`` as JSON.
@@ -49,54 +47,28 @@ class RayClusterTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.end_time = end_time
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        return (
-            "airflow_provider_ray.triggers.cluster.RayClusterTrigger",
-            {
-                "conn_ids": self.conn_ids,
-                "room": self.room,
-                "required": self.required,
-                "poll_interval": self.poll_interval,
-                "end_time": self.end_time,
-            },
-        )
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_ray.client.clusters.survey import Findings
-        from airflow_provider_ray.client.errors import RayError, RayTriggerError
-
-        not_before = monotonic() + EARLIEST_EVENT_SECONDS
-        with pipe.life():
-            try:
-                findings = await self._watch()
-            except RayError as fault:
-                findings = Findings(fault=fault)
-            except Exception as error:
-                log.exception("The clusters %s can no longer be watched", self.conn_ids)
-                findings = Findings(fault=RayTriggerError(f"{type(error).__name__}: {error}"))
-            await asyncio.sleep(not_before - monotonic())
-            event = findings.to_json()
-            yield TriggerEvent(event)
-            pipe.count(repr(event))
-
-    async def _watch(self) -> Findings:
+    async def _wait(self) -> dict[str, Any]:
         from airflow_provider_ray.client.clusters.survey import Room, wait_for_room
-        from airflow_provider_ray.client.sharing.shared_client import shared_client
 
-        # Airflow's look-up would swallow the message of a cancellation.
-        hooks = {conn_id: RayHook(conn_id) for conn_id in self.conn_ids}
-        configs = {
-            conn_id: await asyncio.shield(asyncio.ensure_future(hook.aget_config())) for conn_id, hook in hooks.items()
-        }
         async with AsyncExitStack() as stack:
-            opened = {
-                conn_id: await stack.enter_async_context(shared_client(config)) for conn_id, config in configs.items()
+            clients = {
+                conn_id: await stack.enter_async_context(await self._client(conn_id)) for conn_id in self.conn_ids
             }
-            return await wait_for_room(
-                opened,
+            findings = await wait_for_room(
+                clients,
                 Room.from_fields(**self.room),
                 required=self.required,
                 poll_interval=self.poll_interval,
                 timeout=self.end_time - time(),
-                logger=CountedLogger(self.log),
+                logger=self.log,
             )
+        return self._event(findings)
+
+    def _failed(self, fault: RayError) -> dict[str, Any]:
+        from airflow_provider_ray.client.clusters.survey import Findings
+
+        return self._event(Findings(fault=fault))
+
+    def _event(self, findings: Findings) -> dict[str, Any]:
+        happened = FAULT if findings.fault else READY if findings.is_over(self.required) else TIMED_OUT
+        return {"event": happened, **findings.to_json()}

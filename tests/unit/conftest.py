@@ -23,9 +23,10 @@ import structlog
 from airflow_provider_ray.client.api import retry
 from airflow_provider_ray.client.jobs import submission, waiting
 from airflow_provider_ray.clusters import selection
-from airflow_provider_ray.jobs import attempt, decision
-from airflow_provider_ray.triggers import job
+from airflow_provider_ray.jobs import attempt, earlier
+from airflow_provider_ray.triggers import base
 from tests.fake_dashboard import FakeDashboard
+from tests.unit.airflow_log import AirflowLog, installed
 
 
 class Store(dict[str, Any]):
@@ -90,12 +91,12 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeDashboar
     monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.2)
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(decision, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(earlier, "PATIENCE_SECONDS", 1.0)
     monkeypatch.setattr(selection, "FAULT_SECONDS", 0.2)
     monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 2.0)
     monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 1.0)
     monkeypatch.setattr(attempt, "LAST_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(job, "EARLIEST_EVENT_SECONDS", 0.1)
+    monkeypatch.setattr(base, "EARLIEST_EVENT_SECONDS", 0.1)
     with FakeDashboard() as first, FakeDashboard() as second, FakeDashboard() as third:
         fakes = {"a": first, "b": second, "c": third}
         for conn_id, fake in fakes.items():
@@ -143,3 +144,10 @@ def misleading_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "somebody-elses-token")
+
+
+@pytest.fixture
+def airflow_log() -> Iterator[AirflowLog]:
+    """The log of a triggerer."""
+    with installed() as log:
+        yield log

@@ -28,30 +28,32 @@ MARKING_SHARE = 0.2
 FINAL_BUDGET_SECONDS = 15.0
 # How long the last read waits for its turn where others hang.
 LAST_TURN_SECONDS = 300.0
-BOOKMARK_SECONDS = 2.0
+POSITION_SECONDS = 2.0
 # Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
 LINES_AT_ONCE = 100
-# How much may be on its way into the task log: more would hold the loop up. Of so little, marking takes care.
-WINDOW_BYTES = 64 * 1024
+# How much may be on its way into the task log. More would fill Airflow's socket (some 200 KiB), whose writers block
+# the loop.
+WINDOW_BYTES = 96 * 1024
+# Between two reads so much may be left: storing the position takes Airflow long enough to read it.
 LITTLE_BYTES = 4096
 LAST_LINE_CHARACTERS = 1000
 
 
-class Bookmark(Protocol):
-    """Keeps how far a log has been delivered, where the next process that goes on with it looks."""
+class Position(Protocol):
+    """Stores how far a log has been delivered, for the next process that resumes it."""
 
-    async def settle(self, at_most: int) -> bool:
-        """Return when what this process has written to task logs has been taken from it.
+    async def has_read(self, at_most: int) -> bool:
+        """Wait for a while until Airflow has read what this process has written to task logs.
 
-        :param at_most: bytes that may still be on their way.
-        :returns: whether that is certain.
+        :param at_most: bytes that may be left unread.
+        :returns: whether it has.
         """
 
     async def find(self, submission_id: str) -> int:
         """Bytes of this job's log that have been delivered, 0 when nothing is known."""
 
     async def put(self, submission_id: str, delivered: int) -> None:
-        """Keep the number of bytes."""
+        """Store the number of bytes."""
 
 
 class DriverLog:
@@ -63,20 +65,20 @@ class DriverLog:
 
     :param client: the cluster.
     :param logger: takes the lines.
-    :param bookmark: keeps the position after each read; None keeps it here only.
+    :param position: stores the position after each read; None keeps it in memory only.
     """
 
-    def __init__(self, client: RayClient, logger: Logger, bookmark: Bookmark | None = None) -> None:
+    def __init__(self, client: RayClient, logger: Logger, position: Position | None = None) -> None:
         self.delivered = 0
         self._client = client
         self._logger = logger
-        self._bookmark = bookmark
+        self._position = position
         self._marked: int | None = None
         self._relay: Relay | None = None
         self._next_read = 0.0
         self._within_line = False
-        self._settled_for = 0.0
-        self._settles = True
+        self._waited_for = 0.0
+        self._keeps_up = True
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
         """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
@@ -91,7 +93,7 @@ class DriverLog:
         relay = await self._open(job)
         if self._client.jobs.logs_are_busy and not final:
             return
-        self._settled_for, self._settles, started = 0.0, True, monotonic()
+        self._waited_for, self._keeps_up, started = 0.0, True, monotonic()
         try:
             try:
                 limit = asyncio.timeout(None if within is None else max(within, 0))
@@ -102,32 +104,32 @@ class DriverLog:
                 level = logging.WARNING if final else logging.DEBUG
                 log.log(level, "The driver's log cannot be read now: %s", error)
             # What Airflow did not take in the midst of the read, it may take at the end.
-            self._settles = self._settles or final
+            self._keeps_up = self._keeps_up or final
             # Before the position says that it has been shown.
-            await self._settle(at_most=0 if final else LITTLE_BYTES)
-            if final and not self._settles:
+            await self._let_airflow_read(at_most=0 if final else LITTLE_BYTES)
+            if final and not self._keeps_up:
                 log.warning("Airflow has not taken all of the log of Ray job %s in time", job.submission_id)
         finally:
             read = monotonic()
             # Also when cancelled: what has been shown must not be shown again by whoever goes on.
             await self._mark(job)
-            told = monotonic() - read + self._settled_for
-            reading = read - started - self._settled_for
+            told = monotonic() - read + self._waited_for
+            reading = read - started - self._waited_for
             self._next_read = monotonic() + max(reading / READING_SHARE, told / MARKING_SHARE)
 
     async def _open(self, job: JobDetails) -> Relay:
         if self._relay is None:
-            if self._bookmark is not None:
-                self.delivered = self._marked = await self._bookmark.find(str(job.submission_id))
+            if self._position is not None:
+                self.delivered = self._marked = await self._position.find(str(job.submission_id))
             self._relay = Relay(self._logger, self._client.config.job_url(str(job.submission_id)), _age(job))
         return self._relay
 
     async def _mark(self, job: JobDetails) -> None:
-        if self._bookmark is None or self.delivered == self._marked:
+        if self._position is None or self.delivered == self._marked:
             return
         try:
-            async with asyncio.timeout(BOOKMARK_SECONDS):
-                await self._bookmark.put(str(job.submission_id), self.delivered)
+            async with asyncio.timeout(POSITION_SECONDS):
+                await self._position.put(str(job.submission_id), self.delivered)
         except TimeoutError:
             log.debug("Airflow has not said that the position in the log is kept")
         self._marked = self.delivered
@@ -139,7 +141,7 @@ class DriverLog:
             if was_followed:
                 await self._follow(job, relay, final)
         finally:
-            relay.settle()
+            relay.flush()
         if self.delivered < FOLLOWED_BYTES:
             return
         if was_followed:
@@ -148,7 +150,7 @@ class DriverLog:
         if final:
             for line in await _last_lines(self._client, job):
                 relay.show(line, len(line))
-            relay.settle()
+            relay.flush()
 
     async def _follow(self, job: JobDetails, relay: Relay, final: bool) -> None:
         to_skip, rest = self.delivered, b""
@@ -172,7 +174,7 @@ class DriverLog:
             self.delivered += len(line) + 1
             if number % LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            await self._settle(at_most=WINDOW_BYTES)
+            await self._let_airflow_read(at_most=WINDOW_BYTES)
         self.delivered -= missing
         if len(rest) < LINE_LIMIT_BYTES:
             return rest
@@ -182,13 +184,13 @@ class DriverLog:
         self.delivered += len(piece)
         return rest[len(piece) :]
 
-    async def _settle(self, *, at_most: int) -> None:
+    async def _let_airflow_read(self, *, at_most: int) -> None:
         """Let Airflow take what was shown, here and by others, if more bytes than that are on their way."""
-        if self._bookmark is None or not self._settles:
+        if self._position is None or not self._keeps_up:
             return
         started = monotonic()
-        self._settles = await self._bookmark.settle(at_most)
-        self._settled_for += monotonic() - started
+        self._keeps_up = await self._position.has_read(at_most)
+        self._waited_for += monotonic() - started
 
 
 def _age(job: JobDetails) -> float:

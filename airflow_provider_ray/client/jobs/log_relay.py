@@ -83,7 +83,7 @@ class Relay:
         """
         self._lines -= 1
         self._bytes -= size
-        # Once a line has been held back, all that follow are, up to the next settle(): no holes within holes.
+        # Once a line has been held back, all that follow are, up to the next flush(): no holes within holes.
         if self._lines >= 0 and self._bytes >= 0 and not self._held:
             self._write(line)
             return
@@ -92,7 +92,7 @@ class Relay:
             self._missing_bytes += self._held[0][1]
         self._held.append((line, size))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Say what has been left out, and show the last lines."""
         if self._missing_lines:
             self.say(

@@ -15,7 +15,7 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import FAULT_BUDGET_SECONDS, retrying
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError, RayJobError, RayJobFailed, RayJobStopped, RayJobTimeout
-from airflow_provider_ray.client.jobs.driver_log import Bookmark, DriverLog, last_lines
+from airflow_provider_ray.client.jobs.driver_log import DriverLog, Position, last_lines
 from airflow_provider_ray.client.jobs.log_relay import Logger
 from airflow_provider_ray.client.jobs.submission import get_for_certain
 from airflow_provider_ray.client.jobs.waiting import find_job, wait_for_job, wait_for_submission
@@ -101,7 +101,7 @@ async def watch(
     timeout: float | None,
     startup_timeout: float | None = None,
     logger: Logger | None = None,
-    bookmark: Bookmark | None = None,
+    position: Position | None = None,
     owned: bool = False,
 ) -> Outcome:
     """Wait for a job to its end, hand its log over line by line, and say how it ended.
@@ -114,7 +114,7 @@ async def watch(
     :param timeout: seconds from now, None for no limit.
     :param startup_timeout: seconds from now in which the job has to leave PENDING, None for no limit.
     :param logger: takes the driver's lines; None leaves the log alone.
-    :param bookmark: where the position in the log is kept for a process that goes on.
+    :param position: stores the position in the log for a process that resumes the watch.
     :param owned: the job is the caller's: it is there, and it is stopped when the time is up or it is given up as lost.
     """
     try:
@@ -128,7 +128,7 @@ async def watch(
             poll_interval=poll_interval,
             timeout=timeout,
             startup_timeout=startup_timeout,
-            log=DriverLog(client, logger, bookmark) if logger else None,
+            log=DriverLog(client, logger, position) if logger else None,
             owned=owned,
         )
     except RayError as fault:

@@ -18,7 +18,7 @@ from airflow_provider_ray.client.api import node_health
 from airflow_provider_ray.client.jobs import submission, waiting
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import attempt
-from airflow_provider_ray.jobs.stopping import Target
+from airflow_provider_ray.jobs.stopping import StoppableJob
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, TaskLog
@@ -257,7 +257,7 @@ def test_a_task_that_died_between_remembering_and_submitting_knows_both_jobs(
 ) -> None:
     lose_sight(attempts, clusters)
     with monkeypatch.context() as patch:
-        patch.setattr(RaySubmitJobOperator, "defer" if deferrable else "_submit", dies)
+        patch.setattr(*((RaySubmitJobOperator, "defer") if deferrable else (attempt.Attempt, "submit")), dies)
         with pytest.raises(Died):
             run(attempts, 2, deferrable=deferrable)
     remembered = [attempts.store["ray_job"], *attempts.store["ray_job"]["others"]]
@@ -412,7 +412,7 @@ def test_a_cleared_task_submits_nothing_anywhere_while_a_job_of_it_lives(
     come_back(clusters["a"])
     (job,) = clusters["a"].jobs.values()
     job.outcome = Outcome(ends_after=None, stop_after=None)
-    with pytest.raises(errors.RayJobStopping, match="on 'a' was told to stop and has not"):
+    with pytest.raises(errors.RayJobStopping, match="on 'a' was asked to stop and has not stopped yet"):
         run(attempts, 3, max_tries=8)
     assert (len(clusters["a"].jobs), len(clusters["b"].jobs)) == (1, 1)
     job.outcome, clusters["a"].default_outcome = Outcome(status="FAILED"), Outcome()
@@ -455,18 +455,22 @@ def test_a_kill_stops_the_job_where_it_is_and_the_one_that_was_left_behind(
 
 
 def test_a_kill_waits_for_no_cluster_that_hangs(
-    clusters: Clusters, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
 ) -> None:
     monkeypatch.setattr(attempt, "KILL_SECONDS", 1.0)
     die(clusters["a"], "hang")
     task = operator()
-    task._answer_for([Target(RayHook("b"), "here", "n1"), Target(RayHook("a"), "there", "n2")])
+    killed = task._begin(attempts.context())
+    killed.job, killed.left_behind = (
+        StoppableJob(RayHook("b"), "here", "n1"),
+        [StoppableJob(RayHook("a"), "there", "n2")],
+    )
     started = time.monotonic()
     task.on_kill()
     assert time.monotonic() - started < 3
     assert sorted(line.split(": ")[0] for line in task_log.lines) == [
+        "Asked Ray job here to stop",
         "Ray job there on a may still run, it could not be stopped",
-        "Told Ray job here to stop",
     ]
 
 
@@ -555,7 +559,7 @@ def test_tasks_that_follow_learn_where_the_job_is_before_it_ends(
         "conn_id": "b",
         "submission_id": job,
         "_link_RayJobLink": f"{clusters['b'].url}/#/jobs/{job}",
-        **({"ray_log_bookmark": {"submission_id": None, "bytes": 0}} if deferrable else {}),
+        **({"ray_log_position": {"submission_id": None, "bytes": 0}} if deferrable else {}),
     }
 
 

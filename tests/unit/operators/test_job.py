@@ -22,8 +22,9 @@ from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.jobs import submission, waiting
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs.attempt import CurrentJob
 from airflow_provider_ray.jobs.retry_policy import ray_retry_policy
-from airflow_provider_ray.jobs.stopping import Target
+from airflow_provider_ray.jobs.stopping import StoppableJob
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, TaskLog, connect
@@ -197,10 +198,10 @@ def test_a_kill_during_the_submission_is_no_success(
 
     async def killed_meanwhile(*arguments: Any) -> None:
         await post(*arguments)
-        task._killed = True
+        task._attempt.is_killed = True
 
     monkeypatch.setattr(submission, "post", killed_meanwhile)
-    with pytest.raises(errors.RayJobInterrupted, match="told to end"):
+    with pytest.raises(errors.RayJobInterrupted, match="while its task was being killed"):
         task.execute(context)
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -433,7 +434,7 @@ def test_a_cleared_task_does_not_start_anew_while_its_job_lives(
     monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
     operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
-    with pytest.raises(errors.RayJobStopping, match="was told to stop and has not"):
+    with pytest.raises(errors.RayJobStopping, match="was asked to stop and has not stopped yet"):
         operator().execute(attempts.context(try_number=2, max_tries=2))
     assert attempts.store["ray_job"]["submission_id"] == only_job(dashboard)
 
@@ -459,7 +460,7 @@ def test_a_kill_while_the_submission_is_under_way_stops_the_job_when_it_arrives(
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
     task = operator()
-    task._target = Target(RayHook(), "late", "n1", may_arrive=True)
+    task._begin(context).job = StoppableJob(RayHook(), "late", "n1", may_arrive=True)
     late = partial(RayHook().submit_job, "true", submission_id="late", metadata={NONCE_KEY: "n1"})
     threading.Timer(1.0, late).start()
     task.on_kill()
@@ -535,13 +536,13 @@ def test_a_task_that_was_killed_while_it_prepared_submits_nothing(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = operator()
-    prepare = task._prepare
+    upload = task._upload
 
-    def killed_meanwhile(hook: RayHook, spec: JobSpec) -> JobSpec:
+    def killed_meanwhile(job: CurrentJob, spec: JobSpec) -> JobSpec:
         task.on_kill()
-        return prepare(hook, spec)
+        return upload(job, spec)
 
-    monkeypatch.setattr(task, "_prepare", killed_meanwhile)
+    monkeypatch.setattr(task, "_upload", killed_meanwhile)
     with pytest.raises(RuntimeError, match="killed before"):
         task.execute(context)
     assert not dashboard.jobs
@@ -595,7 +596,7 @@ def test_a_kill_that_cannot_reach_the_cluster_says_so(
     dashboard: FakeDashboard, context: Any, task_log: TaskLog
 ) -> None:
     task = operator()
-    task._target = Target(RayHook(), "mine", "n1")
+    task._begin(context).job = StoppableJob(RayHook(), "mine", "n1")
     dashboard.fail(403, path="/")
     task.on_kill()
     assert "may still run, it could not be stopped" in task_log.lines[-1]
@@ -690,10 +691,10 @@ def test_a_job_can_survive_the_kill_of_its_task(dashboard: FakeDashboard, contex
     dashboard.default_outcome = Outcome(ends_after=None)
     RayHook().submit_job("true", submission_id="mine", metadata={NONCE_KEY: "n1"})
     task = operator(cancel_on_kill=False)
-    task._target = Target(RayHook(), "mine", "n1")
+    task._begin(context).job = StoppableJob(RayHook(), "mine", "n1")
     task.on_kill()
     assert dashboard.jobs[only_job(dashboard)].status == "RUNNING"
-    assert "goes on: cancel_on_kill is False" in task_log.lines[-1]
+    assert "keeps running: cancel_on_kill is False" in task_log.lines[-1]
 
 
 @pytest.mark.parametrize("given", [None, {"env_vars": {"A": "b"}}])

@@ -115,7 +115,7 @@ def test_a_kill_while_there_is_no_room_submits_nothing(
     asyncio.run(killed(trigger, after=0.8))
     time.sleep(1)
     assert list(cluster.jobs) == ["one", "two"]
-    assert task_log.lines[-1] == f"Told Ray job {trigger.submission_id} to stop: it is not there"
+    assert task_log.lines[-1] == f"Asked Ray job {trigger.submission_id} to stop: the cluster has no such job"
 
 
 def test_the_times_for_a_job_begin_with_its_submission(cluster: FakeDashboard, context: Any) -> None:
@@ -180,7 +180,7 @@ def test_a_retry_that_goes_on_with_its_job_needs_no_room(cluster: FakeDashboard,
     trigger = deferred(task, context)
     # No log is shown, so none is asked for that has not been begun.
     assert not trigger.fetch_logs
-    assert "ray_log_bookmark" not in context["ti"].xcoms
+    assert "ray_log_position" not in context["ti"].xcoms
     first = task.execute_complete(context, asyncio.run(first_event(trigger)))
     occupy(cluster)
     assert operator().execute(attempts.context(try_number=2)) == first

@@ -39,7 +39,7 @@ def test_waits_for_a_job_by_id(dashboard: FakeDashboard, context: Any, task_log:
     assert result == {"conn_id": "ray_default", "submission_id": "a", "status": "SUCCEEDED", "seconds": 0.001}
     assert task_log.lines.count("from the driver") == 1
     assert context["ti"].xcoms["_link_RayJobLink"] == f"{dashboard.url}/#/jobs/a"
-    assert ("ray_log_bookmark" in context["ti"].xcoms) == deferrable
+    assert ("ray_log_position" in context["ti"].xcoms) == deferrable
 
 
 @MODES

@@ -1,123 +1,157 @@
-"""What is counted of the pipe to the task logs."""
+"""Has Airflow read what triggers have logged? Measured on a real socket, with Airflow's end read by the test."""
 
 from __future__ import annotations
 
-import itertools
-import socket
+import asyncio
+import json
+import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_ray.task_log import drain
-from airflow_provider_ray.task_log.drain import LogPipe
+from airflow_provider_ray.task_log.drain import has_read, log_stream
+from tests.unit.airflow_log import AirflowLog
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.anyio
 
-# As the triggerer does it in Airflow 3.3.2: one pipe, and the names of the task in each record.
+ROOT = Path(__file__).parents[3]
+
+# As the triggerer sets its logging up in Airflow 3.3: structlog and the standard library write to one stream.
 LOGS = """
-import logging, os, sys
+import asyncio, json, logging, os, sys
 import structlog
 from airflow.sdk.log import configure_logging
 configure_logging(json_output=True, output=os.fdopen(int(sys.argv[1]), "wb", buffering=0), sending_to_supervisor=True)
 
-from airflow_provider_ray.task_log.drain import CountedLogger, pipe
-
-trigger = CountedLogger(structlog.get_logger("airflow_provider_ray.triggers.job.RayJobTrigger"))
-client = logging.getLogger("airflow_provider_ray.client.jobs.driver_log")
-long = "n" * int(sys.argv[2])
-structlog.contextvars.bind_contextvars(
-    trigger_id=123456, ti_id="01a20136-96e7-7643-b35e-a3cdd1582468", try_number=1,
-    dag_id=long, task_id=long, run_id=long, map_index=2,
-)
-written = [pipe.written]
-
-def deeper(depth):
-    return 1 / depth + deeper(depth - 1)
-
-for text in ("", "a line", "long" * 1000, "\\N{SNOWMAN}" * 100, "\\x1b[36m" * 100, '"' * 100):
-    trigger.info("%s", text)
-    written.append(pipe.written)
-for silent in (lambda: trigger.log(logging.DEBUG, "not shown"), lambda: client.debug("not shown")):
-    silent()
-    written.append(pipe.written)
-result = repr({"job": {"status": "FAILED", "message": "line\\n" * 100}, "log_tail": ["line"] * 20, "fault": None})
-airflow = structlog.get_logger("airflow_provider_ray")
-airflow.info("trigger %s starting", long * 3)
-pipe.count()
-written.append(pipe.written)
-airflow.info("Trigger fired event", name=long * 3, result=result)
-pipe.count(result)
-written.append(pipe.written)
-client.warning("%s cannot be read: %s", "The log", "busy")
-written.append(pipe.written)
+from airflow_provider_ray.task_log.drain import has_read, log_stream
+before = structlog.get_logger("before")
+before.info("cached before the count began")
+stream = log_stream()
+structlog.get_logger("a.trigger").info("a line", detail="x" * 1000)
+logging.getLogger("airflow_provider_ray.client").warning("a warning")
 try:
-    deeper(10)
+    1 / 0
 except ZeroDivisionError:
-    client.exception("what went wrong")
-print(*written, pipe.written)
+    logging.getLogger("airflow_provider_ray.client").exception("a traceback")
+counted = stream.written
+before.info("from a logger that bypasses the count")
+print(json.dumps({"counted": counted, "is_read": asyncio.run(has_read(0, 0.2))}))
 """
 
 
-@pytest.fixture
-def pipe() -> LogPipe:
-    return LogPipe(capacity=10_000)
+async def test_nothing_is_waited_for_outside_of_a_triggerer() -> None:
+    assert log_stream() is None
+    assert await has_read(0, within=0)
 
 
-@pytest.mark.anyio
-async def test_what_is_logged_while_airflow_answers_may_not_have_been_read(pipe: LogPipe) -> None:
-    async def answer() -> str:
-        pipe.add(1000)
-        return "answer"
-
-    pipe.add(100)
-    assert await pipe.during(answer()) == "answer"
-    assert (pipe.written, pipe.taken) == (1100, 100)
+async def test_a_line_that_nobody_reads_is_not_read(airflow_log: AirflowLog) -> None:
+    assert await has_read(0, within=0.1)
+    airflow_log.write(b"a line\n")
+    assert not await has_read(0, within=0.1)
+    assert await has_read(10_000, within=0)
+    airflow_log.read()
+    assert await has_read(0, within=0.1)
 
 
-def test_what_the_pipe_cannot_hold_has_been_read(pipe: LogPipe) -> None:
-    pipe.add(10_000)
-    assert pipe.taken == 0
-    pipe.add(1)
-    assert pipe.taken == 1
+async def test_a_trigger_waits_for_its_own_lines_and_not_for_those_that_follow(airflow_log: AirflowLog) -> None:
+    """While others flood the log its socket is never empty."""
+    stream, flood = log_stream(), b"x" * 999 + b"\n"
+    assert stream is not None
+    flooding = True
+
+    async def others() -> None:
+        while flooding:
+            for _ in range(8):
+                airflow_log.write(flood)
+            airflow_log.read(8000)
+            assert airflow_log.unread > 0
+            await asyncio.sleep(0)
+
+    for _ in range(40):
+        airflow_log.write(flood)
+    other = asyncio.create_task(others())
+    airflow_log.write(b"the last line\n")
+    assert await has_read(0, within=10)
+    assert b"the last line\n" in airflow_log.received
+    flooding = False
+    await other
 
 
-@pytest.mark.parametrize(
-    ("name_length", "levels"), [(1, ("INFO", "")), (250, ("INFO", "")), (1, ("WARNING", "airflow_provider_ray=INFO"))]
-)
-def test_each_record_is_counted_with_once_or_twice_its_bytes(
-    name_length: int, levels: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+async def test_a_thousand_triggers_that_wait_measure_once_for_all(
+    airflow_log: AirflowLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in zip(("LOGGING_LEVEL", "NAMESPACE_LEVELS"), levels, strict=True):
-        monkeypatch.setenv(f"AIRFLOW__LOGGING__{name}", value)
+    from airflow_provider_ray.compat import triggerer
+
+    looks, measure = [], triggerer.unread_bytes
+    stream = log_stream()
+    assert stream is not None
+    monkeypatch.setattr(triggerer, "unread_bytes", lambda stream: looks.append(1) or measure(stream))
+    airflow_log.write(b"x" * 50_000)
+    waiting = [asyncio.create_task(has_read(0, within=10)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    first_looks = len(looks)
+    reading = asyncio.create_task(airflow_log.read_slowly(0.02))
+    assert all(await asyncio.gather(*waiting))
+    assert first_looks <= 1000
+    # Some 13 reads of 4096 bytes, with a look after each.
+    assert len(looks) - first_looks < 60
+    reading.cancel()
+
+
+async def test_one_that_gives_up_does_not_hold_up_the_others(airflow_log: AirflowLog) -> None:
+    airflow_log.write(b"x" * 10_000)
+    impatient = asyncio.create_task(has_read(0, within=60))
+    patient = asyncio.create_task(has_read(0, within=10))
+    await asyncio.sleep(0.05)
+    impatient.cancel()
+    reading = asyncio.create_task(airflow_log.read_slowly())
+    assert await patient
+    reading.cancel()
+
+
+async def test_what_the_standard_library_logs_is_counted(airflow_log: AirflowLog) -> None:
+    stream = log_stream()
+    assert stream is not None
+    before = stream.written
+    logging.getLogger("airflow_provider_ray.client").error("a line of %d bytes", 21)
+    assert stream.written - before == len(b"a line of 21 bytes\n")
+
+
+def test_in_a_process_with_airflows_own_logging() -> None:
+    import socket
+
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
     with ours, theirs:
-        command = [sys.executable, "-c", LOGS, str(theirs.fileno()), str(name_length)]
-        printed = subprocess.run(
-            command, pass_fds=[theirs.fileno()], cwd=ROOT, capture_output=True, text=True, check=True
+        done = subprocess.run(
+            [sys.executable, "-c", LOGS, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         records = ours.recv(1_000_000).splitlines(keepends=True)
-    written = [int(number) for number in printed.stdout.splitlines()[-1].split()]
-    counted = [after - before for before, after in itertools.pairwise(written) if after > before]
-    assert len(records) == len(counted) == 10
-    for record, count in zip(records, counted, strict=True):
-        assert len(record) <= count <= 2 * len(record), record
+    said = json.loads(done.stdout.splitlines()[-1])
+    loggers = [json.loads(record)["logger"] for record in records]
+    counted = [record for record, name in zip(records, loggers, strict=True) if name != "before"]
+    assert len(counted) == 3
+    assert said == {"counted": sum(map(len, counted)), "is_read": False}
 
 
-def test_more_is_counted_than_a_pipe_holds() -> None:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    with ours, theirs:
-        # A long record fills it most.
-        assert drain.pipe._capacity > 2 * sum(_fill(theirs, b"x" * 200_000))
-
-
-def _fill(pipe: socket.socket, record: bytes) -> Iterator[int]:
-    while True:
-        try:
-            yield pipe.send(record)
-        except BlockingIOError:
-            return
+def test_importing_an_operator_opens_no_socket_and_installs_no_handler() -> None:
+    script = (
+        "import logging, socket\n"
+        "from airflow_provider_ray.client.api import ray_client\n"
+        "import airflow.sdk\n"
+        "made = []\n"
+        "real = socket.socket.__init__\n"
+        "socket.socket.__init__ = lambda self, *a, **k: (made.append(1), real(self, *a, **k))[1]\n"
+        "import airflow_provider_ray.operators.job, airflow_provider_ray.sensors.cluster\n"
+        "loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict]\n"
+        "ours = [each for each in loggers if each.name.startswith('airflow_provider_ray') and each.handlers]\n"
+        "print(made, ours)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] []"

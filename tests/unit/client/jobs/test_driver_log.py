@@ -319,11 +319,11 @@ async def test_a_read_that_is_repeated_keeps_its_turn(
 
 
 class Kept:
-    """A bookmark in memory."""
+    """A position in memory."""
 
     def __init__(self) -> None:
         self.positions: dict[str, int] = {}
-        self.settled: list[int] = []
+        self.asked_to_read: list[int] = []
 
     async def find(self, submission_id: str) -> int:
         return self.positions.get(submission_id, 0)
@@ -331,8 +331,8 @@ class Kept:
     async def put(self, submission_id: str, delivered: int) -> None:
         self.positions[submission_id] = delivered
 
-    async def settle(self, at_most: int) -> bool:
-        self.settled.append(at_most)
+    async def has_read(self, at_most: int) -> bool:
+        self.asked_to_read.append(at_most)
         return True
 
 
@@ -343,17 +343,17 @@ async def test_airflow_takes_what_is_shown_before_there_is_more_or_an_end(
     kept = Kept()
     log = DriverLog(client, Lines(), kept)
     await log.deliver(job)
-    assert kept.settled == [driver_log.WINDOW_BYTES] * 1000 + [driver_log.LITTLE_BYTES]
+    assert kept.asked_to_read == [driver_log.WINDOW_BYTES] * 1000 + [driver_log.LITTLE_BYTES]
     await log.deliver(job, final=True)
-    assert kept.settled[1001:] == [0]
+    assert kept.asked_to_read[1001:] == [0]
 
 
 async def test_airflow_that_takes_nothing_is_asked_once_in_a_read_and_at_its_end(
     client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Silent(Kept):
-        async def settle(self, at_most: int) -> bool:
-            await super().settle(at_most)
+        async def has_read(self, at_most: int) -> bool:
+            await super().has_read(at_most)
             return False
 
     job = await job_with(client, fake, b"one more line\n" * 999)
@@ -361,14 +361,14 @@ async def test_airflow_that_takes_nothing_is_asked_once_in_a_read_and_at_its_end
     log = DriverLog(client, lines, kept)
     await log.deliver(job)
     assert len(lines) == 999
-    assert kept.settled == [driver_log.WINDOW_BYTES]
+    assert kept.asked_to_read == [driver_log.WINDOW_BYTES]
     assert "has not taken" not in caplog.text
     await log.deliver(job, final=True)
-    assert kept.settled[1:] == [0]
+    assert kept.asked_to_read[1:] == [0]
     assert "Airflow has not taken all of the log of Ray job j1 in time" in caplog.text
 
 
-async def test_another_process_goes_on_where_the_bookmark_is(client: RayClient, fake: FakeDashboard) -> None:
+async def test_another_process_resumes_at_the_position(client: RayClient, fake: FakeDashboard) -> None:
     job = await job_with(client, fake, b"one\ntw")
     lines, kept = Lines(), Kept()
     await DriverLog(client, lines, kept).deliver(job)
@@ -396,14 +396,14 @@ async def test_a_process_that_is_ended_while_it_reads_marks_what_it_has_shown(
     assert lines == [f"{number:03d}" for number in range(100)]
 
 
-async def test_a_bookmark_that_is_not_answered_holds_nobody_up(
+async def test_a_position_that_is_not_answered_holds_nobody_up(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silent(Kept):
         async def put(self, submission_id: str, delivered: int) -> None:
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(driver_log, "BOOKMARK_SECONDS", 0.1)
+    monkeypatch.setattr(driver_log, "POSITION_SECONDS", 0.1)
     job = await job_with(client, fake, b"one\n")
     lines = Lines()
     await DriverLog(client, lines, Silent()).deliver(job, final=True)

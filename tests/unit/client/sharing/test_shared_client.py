@@ -209,7 +209,7 @@ async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
         async def put(self, *_: Any) -> None:
             raise AssertionError("no log can be read")
 
-        async def settle(self, _: int) -> bool:
+        async def has_read(self, _: int) -> bool:
             return True
 
     names = await submit(fake, 120, ends_after=None)

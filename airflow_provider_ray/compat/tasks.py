@@ -1,0 +1,57 @@
+"""Undocumented parts of Airflow that run with a task on its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
+
+# Encrypts with [core] fernet_key, as Airflow does with connections. Delete when Airflow encrypts the arguments of
+# triggers: 3.3 stores them in clear text, although the column is called encrypted_kwargs.
+from airflow.sdk.crypto import get_fernet
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from jinja2 import Environment
+
+__all__ = ["SealsRenderedFields", "get_fernet", "is_trigger_failure", "task_state"]
+
+
+def is_trigger_failure(next_method: str) -> bool:
+    """Whether Airflow resumes a task because its trigger raised an error or exited without an event.
+
+    Airflow then raises ``TaskDeferralError`` without calling the operator, so an operator overrides
+    ``resume_execution`` to learn about it. Delete when operators can register a method for this case.
+    """
+    return next_method == TRIGGER_FAIL_REPR
+
+
+class SealsRenderedFields(BaseOperator):
+    """An operator that can change its rendered fields before Airflow stores and shows them.
+
+    A mapped operator renders through ``_do_render_template_fields`` and never calls the public
+    ``render_template_fields`` of the operator that it unmaps (Airflow 3.3). Delete when it does.
+    """
+
+    def seal_rendered_fields(self) -> None:
+        """Change the fields in place; called once all of them are rendered."""
+        raise NotImplementedError
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Environment, seen_oids: set[int]
+    ) -> None:
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+        if parent is self:
+            self.seal_rendered_fields()
+
+
+def task_state(states: dict[str, dict[str, str]], run_id: str, task_id: str, map_index: int) -> str | None:
+    """One task's state in the answer to ``get_task_states``.
+
+    The keys, ``task_id`` or ``task_id_<map_index>``, are a convention of the execution API that the Kubernetes provider
+    relies on as well (Airflow 3.3). Delete when the answer is typed.
+    """
+    key = task_id if map_index < 0 else f"{task_id}_{map_index}"
+    return (states.get(run_id) or {}).get(key)

@@ -1,0 +1,148 @@
+"""The jobs of earlier attempts: looking at them, and taking the steps that a decision about them names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs.decision import (
+    Adopt,
+    Attempted,
+    GiveUp,
+    SeenJob,
+    StopFirst,
+    Submit,
+    decide,
+    submit_on,
+)
+from airflow_provider_ray.jobs.stopping import StoppableJob, stop_all
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.errors import RayError
+    from airflow_provider_ray.jobs.memory import TaskJob
+
+log = logging.getLogger(__name__)
+
+# Where there is another cluster to go to, one that does not answer in this time is passed over.
+PATIENCE_SECONDS = 10.0
+
+
+class EarlierJobs:
+    """Jobs that earlier attempts of a task have remembered.
+
+    A job whose connection does not exist any more, or cannot work, is out of reach: it stays remembered and decides
+    nothing.
+
+    :param remembered: the jobs, the newest first.
+    """
+
+    def __init__(self, remembered: Sequence[TaskJob]) -> None:
+        found = {job: StoppableJob.reach(job.conn_id, job.submission_id, job.nonce) for job in remembered}
+        self._reached = {job: stoppable for job, stoppable in found.items() if stoppable is not None}
+        self.out_of_reach = [job for job, stoppable in found.items() if stoppable is None]
+        self._seen: Sequence[SeenJob] = ()
+
+    @property
+    def reached(self) -> list[StoppableJob]:
+        """What stops the jobs, the newest first."""
+        return list(self._reached.values())
+
+    @property
+    def exist(self) -> bool:
+        """Whether there are any."""
+        return bool(self._reached or self.out_of_reach)
+
+    def find(self, job: TaskJob) -> StoppableJob | None:
+        """What stops a job, if it is one of these and was reached."""
+        return self._reached.get(job)
+
+    def check_connections(self, clusters: Collection[str]) -> None:
+        """Refuse to decide while a connection that this attempt uses cannot be looked up.
+
+        A secrets backend that fails looks as if there were no such connection; no job is forgotten for that.
+        """
+        for job in self.out_of_reach:
+            if job.conn_id in clusters:
+                RayHook(job.conn_id).get_config()
+
+    def decide(self, attempted: Attempted) -> Adopt | Submit:
+        """Look at the jobs, stop those that have to be stopped, and say how the attempt continues.
+
+        :raises RayRequestError: when the newest job cannot be looked up.
+        :raises RayJobStopping: when a job that has to end before another is submitted has not stopped yet.
+        """
+        self._seen = self._look(attempted)
+        while isinstance(step := decide(self._seen, attempted), StopFirst):
+            self._stop(step)
+        if isinstance(step, GiveUp):
+            raise step.fault or _still_stopping(step.job)
+        return step
+
+    def submit_on(self, conn_id: str, attempted: Attempted) -> Submit:
+        """What to submit to a cluster that was chosen; see :func:`~airflow_provider_ray.jobs.decision.submit_on`."""
+        return submit_on(conn_id, self._seen, attempted)
+
+    def others(self, current: TaskJob | None, attempted: Attempted) -> list[TaskJob]:
+        """Jobs beside the current one that are or may become active, the newest first."""
+        return [each.job for each in self._seen if each.job is not current and attempted.can_run(each)]
+
+    def _look(self, attempted: Attempted) -> list[SeenJob]:
+        """Ask all clusters at the same time; only the newest job of a task with one cluster is worth a long wait."""
+        from airflow_provider_ray.client.clusters.asking import Question, ask_all
+        from airflow_provider_ray.client.errors import RayError
+        from airflow_provider_ray.client.jobs.submission import find
+        from airflow_provider_ray.client.sync import run_sync
+
+        questions = [
+            Question(
+                stoppable.hook.get_conn(),
+                partial(find, submission_id=job.submission_id, nonce=job.nonce),
+                None if number == 0 and len(attempted.clusters) == 1 and not job.lost else PATIENCE_SECONDS,
+            )
+            for number, (job, stoppable) in enumerate(self._reached.items())
+        ]
+        answers = run_sync(lambda: ask_all(questions)) if questions else []
+        seen = []
+        for job, answer in zip(self._reached, answers, strict=True):
+            if isinstance(answer, RayError):
+                log.warning("Ray job %s on %s cannot be looked up: %s", job.submission_id, job.conn_id, answer)
+                seen.append(SeenJob(job=job, fault=answer))
+            else:
+                seen.append(SeenJob(job=job, known=answer))
+        return seen
+
+    def _stop(self, step: StopFirst) -> None:
+        """Ask jobs to stop and note how that went; the end of a lost one might never come."""
+        from airflow_provider_ray.client.jobs.waiting import LOST_STOP_SECONDS
+
+        awaited = [each for each in step.jobs if step.wait and not each.job.lost]
+        for each in step.jobs:
+            log.info("Stopping Ray job %s of an earlier attempt", each.job.submission_id)
+        results: dict[TaskJob, SeenJob] = {}
+        for group, within in (awaited, None), ([each for each in step.jobs if each not in awaited], LOST_STOP_SECONDS):
+            left = stop_all([self._reached[each.job] for each in group], log, within)
+            for each, result in zip(group, left, strict=True):
+                results[each.job] = _after_stop(each, result)
+        self._seen = [results.get(each.job, each) for each in self._seen]
+
+
+def _after_stop(seen: SeenJob, result: object) -> SeenJob:
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.errors import RayError
+
+    fault = result if isinstance(result, RayError) else None
+    known = result if isinstance(result, JobDetails) else (seen.known if fault else None)
+    return replace(seen, known=known, fault=fault, asked_to_stop=True)
+
+
+def _still_stopping(seen: SeenJob) -> RayError:
+    from airflow_provider_ray.client.errors import RayJobStopping
+
+    if seen.known is None:
+        raise ValueError(f"nothing is known of Ray job {seen.job.submission_id!r}")
+    reason = "was asked to stop and has not stopped yet; the next attempt looks again"
+    return RayJobStopping(seen.job.conn_id, seen.known, reason)

@@ -1,0 +1,94 @@
+"""What the triggers have in common: how they start, look up connections, fail and fire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from inspect import signature
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.task_log.drain import has_read
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.ray_client import RayClient
+    from airflow_provider_ray.client.config import ClusterConfig
+    from airflow_provider_ray.client.errors import RayError
+
+log = logging.getLogger(__name__)
+
+# Airflow 3.3.2 can fail a task whose trigger fires before the scheduler has seen the worker leave.
+EARLIEST_EVENT_SECONDS = 2.0
+# How long a trigger waits for Airflow to read its last lines, which are lost otherwise.
+LAST_LINES_SECONDS = 15.0
+
+
+class RayTrigger(BaseTrigger):
+    """Wait for something on Ray clusters and fire one event, which says in one word under ``event`` what happened.
+
+    Whatever goes wrong becomes an event as well, because a trigger that raises ends its task without the operator,
+    which alone can see to the job.
+    """
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and the arguments of its constructor, which are attributes of the same name."""
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__}", {
+            name: getattr(self, name) for name in signature(kind).parameters
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and fire one event."""
+        from airflow_provider_ray.client.errors import RayError, RayTriggerError
+
+        not_before = monotonic() + EARLIEST_EVENT_SECONDS
+        try:
+            event = await self._wait()
+        except RayError as fault:
+            event = self._failed(fault)
+        except Exception as error:
+            log.exception("The trigger failed")
+            event = self._failed(RayTriggerError(f"{type(error).__name__}: {error}"))
+        if self._has_last_lines(event):
+            await has_read(0, LAST_LINES_SECONDS)
+        await asyncio.sleep(not_before - monotonic())
+        yield TriggerEvent(event)
+
+    @abstractmethod
+    async def _wait(self) -> dict[str, Any]:
+        """The event when waiting is over.
+
+        :raises RayError: for a fault that ends it.
+        """
+
+    @abstractmethod
+    def _failed(self, fault: RayError) -> dict[str, Any]:
+        """The event for a fault."""
+
+    def _has_last_lines(self, event: Mapping[str, Any]) -> bool:
+        """Whether the trigger has just logged something that must not be lost."""
+        return False
+
+    async def _config(self, conn_id: str) -> ClusterConfig:
+        """The cluster of a connection.
+
+        Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call ``on_kill``.
+        """
+        return await asyncio.shield(asyncio.ensure_future(RayHook(conn_id).aget_config()))
+
+    async def _client(self, conn_id: str) -> AbstractAsyncContextManager[RayClient]:
+        """The client that all triggers of this process share for a cluster."""
+        from airflow_provider_ray.client.sharing.shared_client import shared_client
+
+        return shared_client(await self._config(conn_id))
+
+
+def until(moment: float | None) -> float | None:
+    """Seconds from now to a moment in seconds since the epoch; None for never."""
+    return None if moment is None else moment - time()

@@ -1,0 +1,198 @@
+"""What an attempt does about earlier jobs: every row of the tables in docs/operators.md that concerns it, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayError
+from airflow_provider_ray.jobs.decision import (
+    Adopt,
+    Attempted,
+    GiveUp,
+    SeenJob,
+    Step,
+    StopFirst,
+    Submit,
+    decide,
+    submit_on,
+)
+from airflow_provider_ray.jobs.memory import TaskJob
+
+AWAY = RayClusterUnavailable("GET http://a", "no answer")
+REFUSED = RayAuthError("GET http://a", "403", 403)
+
+OLD, NEW, NEWEST = (
+    TaskJob(conn_id=conn_id, submission_id=f"job-{number}", nonce=f"n{number}", max_tries=3)
+    for number, conn_id in enumerate(("a", "b", "a"))
+)
+ONE = Attempted(["a"], max_tries=3)
+TWO = Attempted(["a", "b"], max_tries=3)
+LEFT_A = replace(TWO, failed_on=["a"])
+CLEARED = Attempted(["a"], max_tries=7)
+CLEARED_TWO = Attempted(["a", "b"], max_tries=7)
+
+
+def seen(job: TaskJob, state: str | RayError | None, *, asked: bool = False) -> SeenJob:
+    """A job and what its cluster says: a status, a fault, or None for no such job."""
+    if isinstance(state, RayError):
+        return SeenJob(job=job, fault=state, asked_to_stop=asked)
+    known = state and JobDetails(submission_id=job.submission_id, status=state)
+    return SeenJob(job=job, known=known or None, asked_to_stop=asked)
+
+
+def lost(job: TaskJob) -> TaskJob:
+    return replace(job, lost=True)
+
+
+def stopping(job: TaskJob) -> TaskJob:
+    return replace(job, stopping=True)
+
+
+ROWS: dict[str, tuple[list[SeenJob], Attempted, Step]] = {
+    "the first attempt": ([], ONE, Submit()),
+    # A retry resumes the job: active -> wait, succeeded -> result, never arrived -> the same id, ended -> a new job.
+    "retry, running": ([seen(OLD, "RUNNING")], ONE, Adopt(job=OLD, status="RUNNING")),
+    "retry, pending": ([seen(OLD, "PENDING")], ONE, Adopt(job=OLD, status="PENDING")),
+    "retry, in a status that Ray has not had so far": ([seen(OLD, "PAUSED")], ONE, Adopt(job=OLD, status="PAUSED")),
+    "retry, succeeded": ([seen(OLD, "SUCCEEDED")], ONE, Adopt(job=OLD, status="SUCCEEDED")),
+    "retry, never arrived": ([seen(OLD, None)], ONE, Submit(job=OLD)),
+    "retry, failed": ([seen(OLD, "FAILED")], ONE, Submit()),
+    "retry, stopped": ([seen(OLD, "STOPPED")], ONE, Submit()),
+    # The cluster does not answer, or refuses us.
+    "one cluster, away": ([seen(OLD, AWAY)], ONE, GiveUp(job=seen(OLD, AWAY), fault=AWAY)),
+    "one cluster, refused": ([seen(OLD, REFUSED)], ONE, GiveUp(job=seen(OLD, REFUSED), fault=REFUSED)),
+    "two clusters, away": ([seen(OLD, AWAY)], TWO, Submit()),
+    "two clusters, refused": ([seen(OLD, REFUSED)], TWO, GiveUp(job=seen(OLD, REFUSED), fault=REFUSED)),
+    # timeout passed, or startup_timeout: a retry starts a new job once the old one has ended.
+    "timed out, running": (
+        [seen(stopping(OLD), "RUNNING")],
+        ONE,
+        StopFirst(jobs=(seen(stopping(OLD), "RUNNING"),), wait=True),
+    ),
+    "timed out, has stopped": ([seen(stopping(OLD), "STOPPED", asked=True)], ONE, Submit()),
+    "timed out, does not stop": (
+        [seen(stopping(OLD), "RUNNING", asked=True)],
+        ONE,
+        GiveUp(job=seen(stopping(OLD), "RUNNING", asked=True)),
+    ),
+    "timed out, succeeded while it was being stopped": ([seen(stopping(OLD), "SUCCEEDED", asked=True)], ONE, Submit()),
+    "timed out, gone": ([seen(stopping(OLD), None)], ONE, Submit()),
+    # The job was lost: it is asked to stop, and a new one is submitted unless it has succeeded meanwhile.
+    "lost, running": ([seen(lost(OLD), "RUNNING")], ONE, StopFirst(jobs=(seen(lost(OLD), "RUNNING"),), wait=True)),
+    "lost, does not stop": ([seen(lost(OLD), "RUNNING", asked=True)], ONE, Submit()),
+    "lost, cannot be asked to stop": ([seen(lost(OLD), AWAY, asked=True)], ONE, Submit()),
+    "lost, gone": ([seen(lost(OLD), None)], ONE, Submit()),
+    "lost, away": ([seen(lost(OLD), AWAY)], ONE, Submit()),
+    "lost, has succeeded": ([seen(lost(OLD), "SUCCEEDED")], ONE, Adopt(job=lost(OLD), status="SUCCEEDED")),
+    "lost, succeeded while it was being stopped": (
+        [seen(lost(OLD), "SUCCEEDED", asked=True)],
+        ONE,
+        Adopt(job=lost(OLD), status="SUCCEEDED"),
+    ),
+    # The task was cleared: the old job is stopped, its end awaited, and a new one submitted.
+    "cleared, running": ([seen(OLD, "RUNNING")], CLEARED, StopFirst(jobs=(seen(OLD, "RUNNING"),), wait=True)),
+    "cleared, has stopped": ([seen(OLD, "STOPPED", asked=True)], CLEARED, Submit()),
+    "cleared, does not stop": (
+        [seen(OLD, "RUNNING", asked=True)],
+        CLEARED,
+        GiveUp(job=seen(OLD, "RUNNING", asked=True)),
+    ),
+    "cleared, cannot be asked to stop": (
+        [seen(OLD, AWAY, asked=True)],
+        CLEARED,
+        GiveUp(job=seen(OLD, AWAY, asked=True), fault=AWAY),
+    ),
+    "cleared, away": ([seen(OLD, AWAY)], CLEARED, GiveUp(job=seen(OLD, AWAY), fault=AWAY)),
+    "cleared, away, another cluster": ([seen(OLD, AWAY)], CLEARED_TWO, Submit()),
+    "cleared, had succeeded": ([seen(OLD, "SUCCEEDED")], CLEARED, Submit()),
+    "cleared, never arrived": ([seen(OLD, None)], CLEARED, Submit()),
+    "cleared, one runs on each cluster": (
+        [seen(NEW, "RUNNING"), seen(OLD, "RUNNING")],
+        CLEARED_TWO,
+        StopFirst(jobs=(seen(NEW, "RUNNING"), seen(OLD, "RUNNING")), wait=True),
+    ),
+    # The task uses another connection now.
+    "another connection, running": (
+        [seen(NEW, "RUNNING")],
+        ONE,
+        StopFirst(jobs=(seen(NEW, "RUNNING"),), wait=True),
+    ),
+    "another connection, had succeeded": ([seen(NEW, "SUCCEEDED")], ONE, Submit()),
+    # Several clusters: what is left behind.
+    "left behind, has succeeded": (
+        [seen(NEW, "FAILED"), seen(OLD, "SUCCEEDED")],
+        LEFT_A,
+        Adopt(job=OLD, status="SUCCEEDED"),
+    ),
+    "left behind, has succeeded, another runs": (
+        [seen(NEW, "RUNNING"), seen(OLD, "SUCCEEDED")],
+        LEFT_A,
+        StopFirst(jobs=(seen(NEW, "RUNNING"),), wait=False),
+    ),
+    "left behind, has succeeded, the other one was asked to stop": (
+        [seen(NEW, "RUNNING", asked=True), seen(OLD, "SUCCEEDED")],
+        LEFT_A,
+        Adopt(job=OLD, status="SUCCEEDED"),
+    ),
+    "left behind, active, its cluster answers again": (
+        [seen(OLD, "RUNNING")],
+        LEFT_A,
+        Adopt(job=OLD, status="RUNNING"),
+    ),
+    "left behind, both active: the newer counts": (
+        [seen(NEW, "RUNNING"), seen(OLD, "RUNNING")],
+        LEFT_A,
+        StopFirst(jobs=(seen(OLD, "RUNNING"),), wait=False),
+    ),
+    "left behind, the older does not stop": (
+        [seen(NEW, "RUNNING"), seen(OLD, "RUNNING", asked=True)],
+        LEFT_A,
+        Adopt(job=NEW, status="RUNNING"),
+    ),
+    "left behind, away, the newer is active": (
+        [seen(NEW, "RUNNING"), seen(OLD, AWAY)],
+        LEFT_A,
+        Adopt(job=NEW, status="RUNNING"),
+    ),
+    "never arrived, its cluster has failed the attempt": ([seen(OLD, None)], LEFT_A, Submit()),
+    "never arrived, its cluster has not failed": ([seen(NEW, None), seen(OLD, AWAY)], LEFT_A, Submit(job=NEW)),
+    "failed by its own code": ([seen(NEW, "FAILED"), seen(OLD, AWAY)], LEFT_A, Submit()),
+    "an older one never arrived": ([seen(NEW, "FAILED"), seen(OLD, None)], TWO, Submit()),
+}
+
+
+@pytest.mark.parametrize(("earlier", "attempted", "step"), ROWS.values(), ids=ROWS)
+def test_the_next_step(earlier: list[SeenJob], attempted: Attempted, step: Step) -> None:
+    assert decide(earlier, attempted) == step
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "earlier", "attempted", "job"),
+    [
+        ("a", [seen(OLD, None)], LEFT_A, OLD),
+        ("b", [seen(OLD, None)], LEFT_A, None),
+        ("a", [seen(OLD, AWAY)], TWO, OLD),
+        ("a", [seen(OLD, "FAILED")], TWO, None),
+        ("a", [seen(lost(OLD), AWAY)], TWO, None),
+        ("a", [seen(OLD, None)], CLEARED_TWO, None),
+        ("a", [seen(NEWEST, None), seen(OLD, None)], LEFT_A, NEWEST),
+    ],
+    ids=["never arrived", "another cluster", "may be there", "has ended", "lost", "cleared", "the newest of two"],
+)
+def test_a_job_that_may_be_on_the_chosen_cluster_keeps_its_id(
+    conn_id: str, earlier: list[SeenJob], attempted: Attempted, job: TaskJob | None
+) -> None:
+    assert submit_on(conn_id, earlier, attempted) == Submit(job=job)
+
+
+@pytest.mark.parametrize(
+    ("state", "can_run"),
+    [("RUNNING", True), (AWAY, True), (None, True), ("FAILED", False), ("SUCCEEDED", False), ("STOPPED", False)],
+)
+def test_what_may_still_run_is_not_forgotten(state: str | RayError | None, can_run: bool) -> None:
+    assert TWO.can_run(seen(OLD, state)) == can_run
+    # One that was given up and that its cluster does not know cannot arrive any more.
+    assert TWO.can_run(seen(lost(OLD), state)) == (can_run and state is not None)
