@@ -1,4 +1,4 @@
-"""What an attempt does about earlier jobs: every row of the tables in docs/operators.md that concerns it, as plain values."""
+"""What an attempt does about earlier jobs: the rows of the tables in docs/operators.md that concern it, as values."""
 
 from __future__ import annotations
 
