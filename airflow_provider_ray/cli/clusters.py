@@ -1,4 +1,4 @@
-"""`airflow ray clusters`: what the clusters of this Airflow have, and how they are."""
+"""`airflow ray clusters`: the clusters of this Airflow, their health and capacity."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_ray.client.api.capacity import Capacity
-from airflow_provider_ray.client.api.models import HEAD_DEAD
-from airflow_provider_ray.client.clusters.survey import ANSWER_SECONDS, survey
+from airflow_provider_ray.client.clusters.health import healthy_or_fault
+from airflow_provider_ray.client.clusters.survey import survey
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayConfigError, RayError
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.clusters import discovery
 from airflow_provider_ray.hooks.ray import RayHook
 
-# Airflow asks its database for connections only in a process that has declared itself like this.
+# Airflow reads connections from its database only in a process that has declared itself like this.
 PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
-NOT_THERE = "there is no such connection"
+NOT_THERE = "no such connection"
 UNKNOWN = "?"
 GIB = 2**30
 
@@ -43,7 +43,7 @@ def clusters(args: Namespace) -> None:
     except RayConfigError as error:
         raise SystemExit(str(error)) from error
     usable = {conn_id: config for conn_id, config in configs.items() if isinstance(config, ClusterConfig)}
-    answers = run_sync(partial(survey, usable, ANSWER_SECONDS))
+    answers = run_sync(partial(survey, usable))
     _print([_row(conn_id, config, answers.get(conn_id)) for conn_id, config in configs.items()], args.output)
 
 
@@ -51,7 +51,7 @@ def _configs(args: Namespace) -> Mapping[str, ClusterConfig | str]:
     known = _known()
     configs = {conn_id: _config(conn_id) for conn_id in sorted(set(args.conn_id or known))}
     if unknown := [conn_id for conn_id in args.conn_id or () if configs[conn_id] == NOT_THERE]:
-        raise RayConfigError("--conn-id", repr(unknown), f"connections of type ray; those that are known: {known}")
+        raise RayConfigError("--conn-id", repr(unknown), f"connections of type ray; those found are {known}")
     chosen = configs if args.selector is None else discovery.select(args.selector, configs)
     return {conn_id: configs[conn_id] for conn_id in chosen}
 
@@ -63,7 +63,7 @@ def _known() -> list[str]:
     except SQLAlchemyError as error:
         del os.environ[PROCESS_CONTEXT]
         reason = str(error).splitlines()[0]
-        print(f"The connections in Airflow's database are left out, it cannot be read: {reason}", file=sys.stderr)
+        print(f"Skipping the connections in Airflow's database, which cannot be read: {reason}", file=sys.stderr)
         return discovery.candidates()
 
 
@@ -78,7 +78,7 @@ def _config(conn_id: str) -> ClusterConfig | str:
 
 
 def _row(conn_id: str, config: ClusterConfig | str, answer: Capacity | RayError | None) -> Row:
-    """What is known, as plain JSON; null is unknown."""
+    """What is known about a cluster, as plain JSON; null is unknown."""
     amounts = {
         f"{name.lower()}_{kind}": _amount(answer, kind, name) if isinstance(answer, Capacity) else None
         for name in ("CPU", "GPU", "memory")
@@ -86,14 +86,17 @@ def _row(conn_id: str, config: ClusterConfig | str, answer: Capacity | RayError 
     }
     told = {name: getattr(answer, name, None) for name in ("ray_version", "python_version", "nodes")}
     jobs = {name: getattr(answer, name, None) for name in ("running_jobs", "pending_jobs", "pending_demands")}
+    unknown = dict(answer.unknown) if isinstance(answer, Capacity) else {}
     labels = dict(config.labels) if isinstance(config, ClusterConfig) else None
-    return {"conn_id": conn_id, "health": _health(config, answer), **told, **amounts, **jobs, "labels": labels}
+    row = {"conn_id": conn_id, "health": _health(config, answer), **told, **amounts, **jobs}
+    return {**row, "unknown": unknown, "labels": labels}
 
 
 def _health(config: ClusterConfig | str, answer: Capacity | RayError | None) -> str:
-    if isinstance(answer, Capacity):
-        return "healthy" if answer.head_alive else HEAD_DEAD
-    return str(config if isinstance(config, str) else answer)
+    if isinstance(config, str) or answer is None:
+        return str(config)
+    found = healthy_or_fault(answer)
+    return str(found) if isinstance(found, RayError) else "healthy"
 
 
 def _amount(capacity: Capacity, kind: str, name: str) -> float | None:
@@ -105,19 +108,19 @@ def _amount(capacity: Capacity, kind: str, name: str) -> float | None:
 
 def _print(rows: Any, output: str) -> None:
     console = AirflowConsole()
-    # Airflow's own print_as() makes a text of every number.
+    # Airflow's own print_as() turns every number into text.
     if output == "json":
         console.print_as_json(rows)
     elif output == "yaml":
         console.print_as_yaml(rows)
     else:
-        # In a table [words] would be taken for a style.
+        # A table takes [words] for a style.
         shown: Callable[[str], str] = escape if output == "table" else str
         console.print_as([{name: shown(text) for name, text in _cells(row).items()} for row in rows], output)
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """The same for people: what belongs together in one cell, memory in GiB."""
+    """The same for people: free and total in one cell, memory in GiB."""
     return {
         "conn_id": row["conn_id"],
         "health": row["health"],

@@ -1,4 +1,4 @@
-"""The `airflow ray local` commands: connections and tables go to standard output, progress to standard error."""
+"""The `airflow ray local` commands. Connections and tables go to standard output, progress to standard error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def local_up(args: Namespace) -> None:
 
 @cli_utils.action_cli(check_db=False)
 def local_status(args: Namespace) -> None:
-    """Show the clusters that were started in the directory."""
+    """Show the clusters started from the directory."""
     rows = [
         {"conn_id": cluster.name, "state": state, "url": cluster.url, "serve_url": cluster.serve_url}
         | {"pid": str(cluster.pid), "log": cluster.log_file}
@@ -41,16 +41,16 @@ def local_status(args: Namespace) -> None:
 
 @cli_utils.action_cli(check_db=False)
 def local_down(args: Namespace) -> None:
-    """Stop the clusters that were started in the directory."""
+    """Stop the clusters started from the directory."""
     try:
         clusters = local.down(_directory(args), keep_temp_dir=args.keep_temp_dir)
     except local.LocalClusterError as error:
         raise SystemExit(str(error)) from error
     for cluster in clusters:
-        kept = f", its temp dir is {cluster.temp_dir}" if args.keep_temp_dir else ""
-        _tell(f"{cluster.name} is down{kept}")
+        kept = f"; its temporary directory is {cluster.temp_dir}" if args.keep_temp_dir else ""
+        _tell(f"{cluster.name} stopped{kept}")
     if not clusters:
-        _tell(f"No clusters in {_directory(args)}")
+        _tell(f"No clusters found in {_directory(args)}")
 
 
 def _directory(args: Namespace) -> Path:

@@ -1,4 +1,4 @@
-"""What `airflow ray` offers; read at every start of the Airflow command line, so it loads nothing else."""
+"""The commands of `airflow ray`. Airflow reads this whenever its command line starts, so it loads nothing else."""
 
 from __future__ import annotations
 
@@ -16,36 +16,32 @@ COMMANDS = "airflow_provider_ray.cli.commands"
 CLUSTERS = "airflow_provider_ray.cli.clusters"
 
 ARG_COUNT = Arg(
-    ("-n", "--count"), type=positive_int(allow_zero=False), default=3, help="Clusters to start (default: 3)"
+    ("-n", "--count"), type=positive_int(allow_zero=False), default=3, help="Number of clusters to start (default: 3)"
 )
-ARG_DIRECTORY = Arg(
-    ("-d", "--dir"), help="Directory of the state file and the logs (default: ray_local in AIRFLOW_HOME)"
-)
+ARG_DIRECTORY = Arg(("-d", "--dir"), help="Directory for the state file and logs (default: ray_local in AIRFLOW_HOME)")
 ARG_NUM_CPUS = Arg(
     ("--num-cpus",),
     type=positive_int(allow_zero=False),
     default=2,
-    help="CPUs that each cluster offers to Ray, whatever the host has (default: 2)",
+    help="Number of CPUs per cluster, regardless of the host (default: 2)",
 )
-ARG_TOKEN = Arg(
-    ("--token",), action="store_true", help="Protect each cluster with a token of its own (default: no token)"
-)
+ARG_TOKEN = Arg(("--token",), action="store_true", help="Protect each cluster with its own token (default: no tokens)")
 ARG_FORMAT = Arg(
     ("--format",),
     choices=("json", "env"),
     default="json",
-    help="json for 'airflow connections import', or env for a shell (default: json)",
+    help="Output format: json for 'airflow connections import', env for a shell (default: json)",
 )
-ARG_KEEP = Arg(("--keep-temp-dir",), action="store_true", help="Leave Ray's temp dirs, with all logs, in place")
+ARG_KEEP = Arg(("--keep-temp-dir",), action="store_true", help="Keep Ray's temporary directories, including all logs")
 
 ARG_CONN_ID = Arg(
     ("--conn-id",),
     action="extend",
     nargs="+",
     metavar="ID",
-    help="Connections to show (default: all of type ray that Airflow knows)",
+    help="Connections to show (default: all connections of type ray)",
 )
-ARG_SELECTOR = Arg(("--selector",), help="Show clusters with these labels only, such as site=hpc,gpu=true")
+ARG_SELECTOR = Arg(("--selector",), help="Show only clusters with these labels, such as site=hpc,gpu=true")
 
 LOCAL_COMMANDS = (
     ActionCommand(
@@ -56,13 +52,13 @@ LOCAL_COMMANDS = (
     ),
     ActionCommand(
         name="status",
-        help="Show the Ray clusters of this host that 'up' started",
+        help="Show the Ray clusters on this host that 'up' started",
         func=lazy_load_command(f"{COMMANDS}.local_status"),
         args=(ARG_DIRECTORY, ARG_OUTPUT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="down",
-        help="Stop the Ray clusters of this host that 'up' started, and no others",
+        help="Stop the Ray clusters on this host that 'up' started, and no others",
         func=lazy_load_command(f"{COMMANDS}.local_down"),
         args=(ARG_DIRECTORY, ARG_KEEP, ARG_VERBOSE),
     ),
@@ -71,11 +67,11 @@ LOCAL_COMMANDS = (
 
 def get_cli_commands() -> list[GroupCommand]:
     """Return the command groups that this provider adds to Airflow's command line."""
-    local = GroupCommand(name="local", help="Ray clusters on this host", subcommands=LOCAL_COMMANDS)
+    local = GroupCommand(name="local", help="Manage Ray clusters on this host", subcommands=LOCAL_COMMANDS)
     clusters = ActionCommand(
         name="clusters",
-        help="Show what the clusters behind the connections have, and how they are",
+        help="Show the health, capacity and jobs of the clusters behind the connections",
         func=lazy_load_command(f"{CLUSTERS}.clusters"),
         args=(ARG_CONN_ID, ARG_SELECTOR, ARG_OUTPUT, ARG_VERBOSE),
     )
-    return [GroupCommand(name="ray", help="Ray clusters", subcommands=(clusters, local))]
+    return [GroupCommand(name="ray", help="Work with Ray clusters", subcommands=(clusters, local))]

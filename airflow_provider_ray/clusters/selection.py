@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_ray.client.api.capacity import Capacity
     from airflow_provider_ray.client.api.ray_client import RayClient
+    from airflow_provider_ray.client.errors import RayError
     from airflow_provider_ray.hooks.ray import RayHook
 
 log = logging.getLogger(__name__)
 
-ASK_SECONDS = 10.0
-# A connection that is reset once does not make a cluster unhealthy.
-FAULT_SECONDS = 2.0
 RESOURCES = ("CPU", "GPU")
 
 
@@ -63,8 +61,8 @@ def check_strategy(strategy: Any) -> None:
 def choose(conn_ids: Sequence[str], strategy: str, context: Context, failed_on: Sequence[str] = ()) -> RayHook:
     """The cluster for a new job. One that is the only one is not asked whether it is healthy.
 
-    Healthy is a cluster that says its version and whose head node is alive. All are asked at the same time, for ten
-    seconds at most. One that refuses the credentials is not healthy; a connection that does not exist is an error.
+    Healthy is what :mod:`airflow_provider_ray.client.clusters.health` calls so. All are asked at the same time, for ten
+    seconds at most; a connection that does not exist is an error.
 
     :param failed_on: connections whose cluster has failed the task, the latest last; others are chosen before them.
     :raises AirflowNotFoundException: when a connection does not exist.
@@ -87,44 +85,36 @@ def choose(conn_ids: Sequence[str], strategy: str, context: Context, failed_on: 
 
 
 def _healthy(hooks: Sequence[RayHook], strategy: str) -> Mapping[str, Capacity | None]:
+    from airflow_provider_ray.client import pacing
     from airflow_provider_ray.client.clusters.asking import Question, ask_all
     from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
     from airflow_provider_ray.client.sync import run_sync
 
     examine = partial(_examine, with_load=strategy == "least_loaded")
-    questions = [Question(hook.get_conn(), examine, ASK_SECONDS) for hook in hooks]
+    questions = [Question(hook.get_conn(), examine, pacing.ANSWER_SECONDS) for hook in hooks]
     answers = dict(zip([hook.conn_id for hook in hooks], run_sync(lambda: ask_all(questions)), strict=True))
     faults = {conn_id: answer for conn_id, answer in answers.items() if isinstance(answer, RayError)}
     for conn_id, fault in faults.items():
         if isinstance(fault, RayConfigError):
             raise fault
-        log.warning("Cluster %s is passed over: %s", conn_id, fault)
+        log.warning("Skipping cluster %s: %s", conn_id, fault)
     if len(faults) == len(answers):
         reasons = "; ".join(f"{conn_id!r}: {fault}" for conn_id, fault in faults.items())
         raise RayClusterUnavailable.from_message(f"None of the clusters is healthy: {reasons}")
     return {conn_id: answer for conn_id, answer in answers.items() if not isinstance(answer, RayError)}
 
 
-async def _examine(client: RayClient, *, with_load: bool) -> Capacity | None:
-    """Find a cluster healthy, and learn how loaded it is if that matters.
-
-    :raises RayRequestError: when it is not.
-    """
-    from airflow_provider_ray.client.api.capacity import read_capacity
-    from airflow_provider_ray.client.api.models import HEAD_DEAD, has_living_head
+async def _examine(client: RayClient, *, with_load: bool) -> Capacity | RayError | None:
+    """Why a cluster is unhealthy, raised or returned; of a healthy one the capacity, if that matters."""
+    from airflow_provider_ray.client import pacing
     from airflow_provider_ray.client.api.retry import retrying
-    from airflow_provider_ray.client.errors import RayClusterUnavailable
+    from airflow_provider_ray.client.clusters.health import healthy_or_fault, why_unhealthy
 
+    budget = pacing.HICCUP_SECONDS
     if with_load:
-        capacity = await retrying(lambda: read_capacity(client), FAULT_SECONDS)
-        has_head = capacity.head_alive
-    else:
-        capacity = None
-        await retrying(client.cluster.version, FAULT_SECONDS)
-        has_head = has_living_head(await retrying(client.cluster.nodes, FAULT_SECONDS))
-    if not has_head:
-        raise RayClusterUnavailable(client.config.url, HEAD_DEAD)
-    return capacity
+        return healthy_or_fault(await retrying(client.capacity, budget))
+    version = await retrying(client.cluster.version, budget)
+    return why_unhealthy(version, await retrying(client.cluster.nodes, budget))
 
 
 def _first_healthy(conn_ids: Sequence[str], _: Mapping[str, Capacity | None], __: Context) -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_provider_ray.client.api.models import HEAD_DEAD
-from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
+from airflow_provider_ray.client.errors import RayConfigError, RayError
 from airflow_provider_ray.clusters.rendered import list_of, value_of
 from airflow_provider_ray.clusters.selection import connections
 from airflow_provider_ray.fan_out.division import divide_items, divide_range, weighted_shares
@@ -123,22 +122,22 @@ class Survey:
     """
 
     def __init__(self, clusters: Sequence[str]) -> None:
+        from airflow_provider_ray.client.clusters.health import healthy_or_fault
         from airflow_provider_ray.client.clusters.survey import survey
         from airflow_provider_ray.client.sync import run_sync
 
         self.configs = {conn_id: RayHook(conn_id).get_config() for conn_id in clusters}
         self.faults: dict[str, RayError] = {}
         self.capacities: dict[str, Capacity] = {}
-        for conn_id, found in run_sync(lambda: survey(self.configs)).items():
-            if not isinstance(found, RayError) and found.head_alive:
+        for conn_id, answer in run_sync(lambda: survey(self.configs)).items():
+            found = healthy_or_fault(answer)
+            if not isinstance(found, RayError):
                 self.capacities[conn_id] = found
                 continue
-            dead_head = RayClusterUnavailable(self.configs[conn_id].url, HEAD_DEAD)
-            fault = found if isinstance(found, RayError) else dead_head
-            if not fault.transient:
-                raise fault
-            self.faults[conn_id] = fault
-            log.warning("%s gets no work: %s", conn_id, fault)
+            if not found.transient:
+                raise found
+            self.faults[conn_id] = found
+            log.warning("%s gets no work: %s", conn_id, found)
 
     def shares(self, weights: Any, capacity: str) -> dict[str, float]:
         """The share of each cluster that answers.

@@ -1,6 +1,6 @@
-"""The page "Ray" in Airflow's UI, and the tab of that name at each task.
+"""The page "Ray" in Airflow's UI, and the tab of that name on each task.
 
-Loaded by every Airflow process, so nothing is imported here that only the API server needs.
+Every Airflow process loads this module, so it imports nothing that only the API server needs.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def permitted_connections(conn_ids: Collection[str], user: BaseUser, method: ResourceMethod) -> set[str]:
-    """Those of some connections that a user may use so.
+    """Those of some connections that a user may use in this way.
 
     :param conn_ids: their ids; they need not be in the database.
-    :param user: who asks.
+    :param user: the user.
     :param method: ``GET`` to read, ``PUT`` to edit.
     """
     permitted: set[str] = set()
@@ -35,7 +35,7 @@ def permitted_connections(conn_ids: Collection[str], user: BaseUser, method: Res
 
 
 def readable_dags(dag_ids: Collection[str], user: BaseUser) -> set[str]:
-    """Those of some Dags that exist in this Airflow and that a user may read."""
+    """Those of some Dags that exist in this Airflow and the user may read."""
     with create_session() as session:
         known = set(session.scalars(select(DagModel.dag_id).where(DagModel.dag_id.in_(dag_ids))))
     readable: set[str] = set()
@@ -52,18 +52,18 @@ def _by_team(names: Collection[str], teams: Mapping[str, str | None]) -> Mapping
 
 
 def requires_own_page(request: Request) -> None:
-    """Refuse what a page of another origin could send with the user's cookie.
+    """Refuse requests that a page of another origin could send with the user's cookie.
 
     :raises HTTPException: 403 when the request does not come from this Airflow, 415 when it is not JSON.
     """
     if not _is_own(request):
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "Only a page of this Airflow may ask for this")
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "This request must come from a page of this Airflow")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "The body has to be application/json")
+        raise HTTPException(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "The request body must be application/json")
 
 
 def _is_own(request: Request) -> bool:
-    """A browser says where a POST comes from: in Sec-Fetch-Site over HTTPS and on localhost, in Origin always."""
+    """Whether the browser says so: in Sec-Fetch-Site over HTTPS and on localhost, in Origin always."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"

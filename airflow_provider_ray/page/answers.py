@@ -1,8 +1,8 @@
-"""What a browser gets to see of a cluster: the least that the page shows.
+"""What a browser gets to see of a cluster: no more than the page shows.
 
-Of a job that is its id, its state, its times and which task it belongs to, if the user may read that Dag. Never the
-entrypoint, env_vars, other metadata or Ray's message: they hold parameters and the end of the log. Likewise no text of
-Serve's, and of a fault only our own words.
+Of a job that is its id, state and times, and the task it belongs to if the user may read that Dag. Never its
+entrypoint, env_vars, other metadata or Ray's message, which hold parameters and the end of the log. No text from Serve
+either, and of a fault only our own words.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
 from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.sharing.answer import SharedAnswer
+from airflow_provider_ray.page.faults import in_words
 from airflow_provider_ray.page.task import Task
 from airflow_provider_ray.page.watch import ClusterWatch
 
@@ -23,45 +25,48 @@ _KIND = re.compile(r"[A-Z_]{1,60}")
 
 
 def stamped_dags(watches: Collection[ClusterWatch]) -> set[str]:
-    """Dags that the jobs that are shown say they belong to."""
+    """Dags that the jobs on the page say they belong to."""
     jobs = (job for watch in watches for job in _newest(watch)[:JOBS_SHOWN])
     return {dag_id for job in jobs if (dag_id := (job.metadata or {}).get("airflow_dag_id"))}
 
 
 def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]) -> dict[str, Any]:
-    """All that is shown of a cluster to who may read its connection.
+    """Everything shown of a cluster to a user who may read its connection.
 
     :param may_stop: whether the user may stop its jobs.
     :param dags: Dags that the user may read.
     """
     jobs = _newest(watch)
-    running, pending = (None, None) if watch.jobs.value is None else count_jobs(jobs)
+    is_known = watch.jobs.current is not None
+    running, pending = count_jobs(jobs) if is_known else (None, None)
     return {
         **_summary(watch),
-        "reason": watch.fault,
+        "reason": None if (fault := watch.fault) is None else in_words(fault),
         "dashboard": watch.config and (watch.config.public_url or watch.config.url),
         "labels": dict(watch.config.labels) if watch.config else {},
         "ray_version": watch.version.value and watch.version.value.ray_version,
         "nodes": _nodes(watch),
         "resources": list(_resources(watch)),
-        "demands": watch.usage.value and watch.usage.value.pending_demands,
+        "demands": watch.usage.current and watch.usage.current.pending_demands,
+        "usage_fault": _fault(watch.usage),
         "running": running,
         "pending": pending,
-        "active": None if watch.jobs.value is None else len(jobs),
+        "active": len(jobs) if is_known else None,
         "jobs": [_job(job, watch, dags) for job in jobs[:JOBS_SHOWN]],
+        "jobs_fault": _fault(watch.jobs),
         "jobs_seen": _age(watch.jobs.known_at),
         "applications": _applications(watch),
-        "serve_fault": watch.serve.fault,
+        "serve_fault": _fault(watch.serve),
         "may_stop": may_stop,
     }
 
 
 def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop: bool) -> dict[str, Any]:
-    """What is shown of a cluster to who may read a task that uses it: its health, and the jobs of the task.
+    """What is shown of a cluster to a user who may read a task that uses it: its health, and the jobs of the task.
 
     :param submission_id: the job that the task submitted last, or waits for.
     """
-    active = [job for job in watch.jobs.value or () if job.submission_id == submission_id or _is_of(job, task)]
+    active = [job for job in watch.jobs.current or () if job.submission_id == submission_id or _is_of(job, task)]
     jobs = {job.submission_id or job.job_id: job for job in active}
     single = watch.single.get(submission_id)
     if single is not None and single.value is not None:
@@ -76,13 +81,18 @@ def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop
 
 
 def _newest(watch: ClusterWatch) -> Sequence[JobDetails]:
-    """Its active jobs, those that were submitted last first."""
-    return sorted(watch.jobs.value or (), key=lambda job: -(job.start_time_ms or 0))
+    """Its active jobs, the newest first."""
+    return sorted(watch.jobs.current or (), key=lambda job: -(job.start_time_ms or 0))
 
 
 def _summary(watch: ClusterWatch) -> dict[str, Any]:
-    health = "unhealthy" if watch.fault else "unknown" if watch.nodes.value is None else "healthy"
+    is_known = watch.version.value is not None and watch.nodes.value is not None
+    health = "unhealthy" if watch.fault else "healthy" if is_known else "unknown"
     return {"conn_id": watch.conn_id, "health": health, "seen": _age(watch.answered_at)}
+
+
+def _fault(answer: SharedAnswer[Any]) -> str | None:
+    return None if answer.error is None else in_words(answer.error)
 
 
 def _age(moment: float | None) -> float | None:
@@ -98,7 +108,7 @@ def _nodes(watch: ClusterWatch) -> dict[str, int] | None:
 def _resources(watch: ClusterWatch) -> Iterator[dict[str, Any]]:
     """Used and total of each resource, the usual ones first; used is None where it is not known."""
     total = total_of(watch.nodes.value or ())
-    free = free_of(total, watch.usage.value) or {}
+    free = free_of(total, watch.usage.current) or {}
     for name in sorted(total, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
         used = round(total[name] - free[name], 4) if name in free else None
         yield {"name": name, "used": used, "total": total[name]}
@@ -130,7 +140,7 @@ def _is_of(job: JobDetails, task: Task) -> bool:
 
 
 def _applications(watch: ClusterWatch) -> list[dict[str, str | None]] | None:
-    if watch.serve.value is None:
+    if watch.serve.current is None:
         return None
-    applications = sorted(watch.serve.value.applications.values(), key=lambda each: each.name)
+    applications = sorted(watch.serve.current.applications.values(), key=lambda each: each.name)
     return [{"name": each.name, "status": each.status, "route": each.route_prefix} for each in applications]

@@ -1,6 +1,6 @@
-"""Routes of the page: every one demands one of Airflow's permissions, the files of the page included.
+"""Routes of the page; each one requires one of Airflow's permissions, even the static files.
 
-Types are imported at module level: FastAPI looks them up there.
+Types are imported at module level because FastAPI looks them up there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.responses import FileResponse, PlainTextResponse
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayConfigError, RayError, RayNotFound
 from airflow_provider_ray.page.access import permitted_connections, readable_dags, requires_own_page
 from airflow_provider_ray.page.answers import cluster_answer, stamped_dags, task_answer
@@ -41,7 +42,7 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# A browser styles the document in which it shows an image.
+# A browser wraps an image in a document with styles of its own.
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'self'"
 TASK_PATH = "/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}"
 
@@ -69,7 +70,7 @@ app = FastAPI(
 
 @app.middleware("http")
 async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Tell browsers what the page does not need, so that it cannot be made to do it."""
+    """Forbid the browser everything that the page does not need."""
     response = await call_next(request)
     for name, value in PAGE_HEADERS.items():
         response.headers.setdefault(name, value)
@@ -78,7 +79,7 @@ async def add_headers(request: Request, call_next: Callable[[Request], Awaitable
 
 @app.get("/page", dependencies=[Depends(requires_access_view(AccessView.WEBSITE))])
 def page() -> FileResponse:
-    """The page itself; with dag_id, run_id, task_id and map_index in its query it is the tab of a task."""
+    """The page itself; with dag_id, run_id, task_id and map_index in its query, the tab of a task."""
     return FileResponse(STATIC / "page.html", media_type="text/html")
 
 
@@ -95,30 +96,27 @@ def clusters(request: Request, user: GetUserDep) -> dict[str, Any]:
     try:
         conn_ids = watcher.conn_ids()
     except RayConfigError as error:
-        # Without what it held: a user who may read connections need not be allowed to read Variables.
-        raise HTTPException(status.HTTP_500_INTERNAL_SERVER_ERROR, f"{error.field}: not {error.expected}") from error
+        # Without its value: a user who may read connections is not necessarily allowed to read Variables.
+        raise HTTPException(status.HTTP_500_INTERNAL_SERVER_ERROR, f"{error.field} is not {error.expected}") from error
     readable = permitted_connections(conn_ids, user, "GET")
     editable = permitted_connections(readable, user, "PUT")
     watches = watcher.look(dict.fromkeys(sorted(readable), ()))
     dags = readable_dags(stamped_dags(watches), user)
     answers = [cluster_answer(watch, may_stop=watch.conn_id in editable, dags=dags) for watch in watches]
-    return {"refresh": watcher.pace.refresh, "clusters": answers}
+    return {"refresh": pacing.PAGE_REFRESH_SECONDS, "clusters": answers}
 
 
 @app.get(f"/api{TASK_PATH}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))])
 def task_jobs(request: Request, user: GetUserDep, task: TaskDep) -> dict[str, Any]:
-    """The Ray jobs of a task instance, and the cluster that they are on."""
+    """The Ray jobs of a task instance, and the cluster they are on."""
     watcher: Watcher = request.app.state.watcher
-    job = job_of(task)
-    if job is None:
-        return {"refresh": watcher.pace.refresh, "clusters": []}
-    conn_id, submission_id = job
-    (watch,) = watcher.look({conn_id: (submission_id,)})
-    may_stop = bool(permitted_connections([conn_id], user, "PUT"))
-    return {
-        "refresh": watcher.pace.refresh,
-        "clusters": [task_answer(watch, task, submission_id, may_stop=may_stop)],
-    }
+    answers = []
+    if job := job_of(task):
+        conn_id, submission_id = job
+        (watch,) = watcher.look({conn_id: (submission_id,)})
+        may_stop = bool(permitted_connections([conn_id], user, "PUT"))
+        answers.append(task_answer(watch, task, submission_id, may_stop=may_stop))
+    return {"refresh": pacing.PAGE_REFRESH_SECONDS, "clusters": answers}
 
 
 @app.post(
@@ -130,7 +128,7 @@ def task_jobs(request: Request, user: GetUserDep, task: TaskDep) -> dict[str, An
     ],
 )
 async def stop_job(request: Request, connection_id: str, submission_id: str) -> dict[str, bool]:
-    """Tell a job to stop; ``stopped`` is false when it had ended already. Airflow's audit log knows who did it."""
+    """Stop a job; ``stopped`` is false when it had already ended. Airflow's audit log records who did it."""
     watcher: Watcher = request.app.state.watcher
     try:
         return {"stopped": await watcher.stop_job(connection_id, submission_id)}
@@ -142,7 +140,7 @@ async def stop_job(request: Request, connection_id: str, submission_id: str) -> 
 
 @app.get(f"{TASK_PATH}/picture", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))])
 def picture(task: TaskDep) -> Response:
-    """The PNG that a task instance has left in its XCom ``ray_picture``, in base64."""
+    """The PNG that a task instance has stored in its XCom ``ray_picture``, base64-encoded."""
     found = picture_of(task)
     if isinstance(found, str):
         return PlainTextResponse(found, status.HTTP_404_NOT_FOUND)

@@ -1,4 +1,4 @@
-"""What Airflow's database knows of a task instance: its Ray job, and its picture."""
+"""What Airflow's database knows about a task instance: its Ray job and its picture."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Task:
     map_index: int
 
     def stamps(self) -> Mapping[str, str]:
-        """What its jobs have in their metadata."""
+        """What the metadata of its jobs says about it."""
         return stamps(self.dag_id, self.run_id, self.task_id, self.map_index)
 
 
 def job_of(task: Task) -> tuple[str, str] | None:
     """Connection id and submission_id of the job that a task has submitted or waits for.
 
-    From what it remembers of its job, else from what it was given and has said so far, else from what it has returned.
+    They come from what the task remembers of its job, else from its arguments and XComs, else from its return value.
     """
     remembered = _json(_column(TaskStateStoreModel.value, TaskStateStoreModel, task, STATE_KEY))
     given = _json(_column(RenderedTaskInstanceFields.rendered_fields, RenderedTaskInstanceFields, task))
     if job := _job(remembered) or _job({**given, **_said(task)}):
         return job
-    # What a task without a cluster returns may be large, and is none of ours.
+    # The return value of a task without a cluster may be large, and is not ours to read.
     return _job(_json(_xcom(task, "return_value"))) if "conn_id" in given else None
 
 
@@ -63,23 +63,23 @@ def _job(known: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def picture_of(task: Task) -> bytes | str:
-    """The PNG that a task has drawn, or why there is none."""
+    """The PNG of a task, or why there is none."""
     stored = _plain(_xcom(task, PICTURE_KEY))
     if stored is None:
-        return f"There is no XCom {PICTURE_KEY!r} of this task instance."
+        return f"This task instance has no XCom {PICTURE_KEY!r}."
     if len(stored) > PICTURE_LIMIT_BYTES * 4 // 3 + 4:
-        return f"The XCom {PICTURE_KEY!r} holds more than {PICTURE_LIMIT_BYTES} bytes."
+        return f"The XCom {PICTURE_KEY!r} is larger than {PICTURE_LIMIT_BYTES} bytes."
     try:
         picture = base64.b64decode(stored, validate=True)
     except (binascii.Error, ValueError):
         picture = b""
     if not picture.startswith(PNG_SIGNATURE):
-        return f"The XCom {PICTURE_KEY!r} is not a PNG in base64; a custom XCom backend keeps it elsewhere."
+        return f"The XCom {PICTURE_KEY!r} is not a base64-encoded PNG; a custom XCom backend may store it elsewhere."
     return picture
 
 
 def _xcom(task: Task, key: str) -> Any:
-    """As it is in the database: an XCom backend could read files, and values could be made into any object."""
+    """The value in the database: an XCom backend could read files, and deserializing could create any object."""
     return _column(XComModel.value, XComModel, task, key)
 
 
@@ -105,7 +105,7 @@ def _json(value: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> str | None:
-    """A text, which has quotes or not, depending on who has stored it."""
+    """A text, stored with or without quotes depending on the writer."""
     if not isinstance(value, str):
         return None
     return value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value

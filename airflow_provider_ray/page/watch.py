@@ -1,4 +1,4 @@
-"""What is known of one cluster, kept fresh by one request after the other while somebody looks."""
+"""What is known of one cluster, kept fresh by one request after the other while someone looks."""
 
 from __future__ import annotations
 
@@ -11,177 +11,112 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Usage
-from airflow_provider_ray.client.api.models import (
-    HEAD_DEAD,
-    ClusterVersion,
-    JobDetails,
-    Node,
-    ServeDetails,
-    has_living_head,
-)
+from airflow_provider_ray.client.api.models import ClusterVersion, JobDetails, Node, ServeDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.clusters.health import why_unhealthy
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError, RayNotFound
+from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.states import is_terminal
-from airflow_provider_ray.page.faults import in_words
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What takes a cluster long, such as the list of its jobs when it has kept many, may use that share of the time.
-ASKING_SHARE = 0.1
-# What could not be had is asked for again after that time.
-FAULTY_SECONDS = 6.0
-# So long the connection of a cluster that answers may have changed unnoticed.
-CONNECTION_SECONDS = 30.0
-# Jobs that are known by themselves; the oldest are forgotten.
-SINGLE_LIMIT = 200
-# As many failures in a row mean that the cluster was away, and that nothing known of it holds.
-AWAY_AFTER = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How often a cluster is asked, in seconds.
-
-    :param refresh: from one request to the next.
-    :param request: longest wait for an answer, whatever the connection says.
-    :param idle: after nobody has looked for so long, the cluster is not asked any more.
-    :param longest_pause: between two requests to a cluster that does not answer.
-    :param listing: age up to which the list of connections is used again.
-    """
-
-    refresh: float = 3.0
-    request: float = 5.0
-    idle: float = 15.0
-    longest_pause: float = 60.0
-    listing: float = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Requests at the same time to all clusters, and of them to those that did not answer last time."""
+    """How many requests run at the same time to all clusters, and to those that did not answer last time."""
 
     usual: asyncio.Semaphore
     slow: asyncio.Semaphore
 
 
-@dataclass(slots=True)
-class Part(Generic[T]):
-    """One thing to know of a cluster.
-
-    :param period: seconds for which an answer is fresh.
-    :param ask: the request.
-    :param is_vital: the cluster is not well when this cannot be had.
-    :param value: last answer.
-    :param known_at: time of it (monotonic).
-    :param fault: why there was none the last time.
-    """
-
-    period: float
-    ask: Callable[[RayClient], Awaitable[T]]
-    is_vital: bool = True
-    value: T | None = None
-    known_at: float | None = None
-    fault: str | None = None
-    asked_at: float = -inf
-    took: float = 0.0
-    wanted_until: float = inf
-
-    def overdue(self, now: float) -> float:
-        """Time since it was asked for, in units of the time after which to ask again."""
-        period = min(self.period, FAULTY_SECONDS) if self.fault else self.period
-        return (now - self.asked_at) / max(period, self.took / ASKING_SHARE)
-
-
 class ClusterWatch:
-    """A cluster that somebody looks at; its parts take turns, so that it gets one request per refresh.
+    """A cluster that someone looks at; its answers take turns, so that it gets one request per refresh.
 
-    Everything runs on one event loop; other threads only read.
+    A cluster that does not answer is asked for its version only, less and less often, until it does. Everything runs on
+    one event loop; other threads only read.
 
     :param conn_id: its connection.
     :param lookup: reads a connection; it blocks, and gets a thread.
-    :param lanes: places for requests, which all clusters share.
-    :param pace: how often to ask.
+    :param lanes: places for requests, shared by all clusters.
     """
 
-    def __init__(
-        self, conn_id: str, lookup: Callable[[str], Awaitable[ClusterConfig]], lanes: Lanes, pace: Pace
-    ) -> None:
+    def __init__(self, conn_id: str, lookup: Callable[[str], Awaitable[ClusterConfig]], lanes: Lanes) -> None:
         self.conn_id = conn_id
         self.config: ClusterConfig | None = None
         self.wanted_until = monotonic()
-        self.version: Part[ClusterVersion] = Part(120, lambda client: client.cluster.version())
-        self.usage: Part[Usage | None] = Part(10, _usage)
-        self.jobs: Part[Sequence[JobDetails]] = Part(6, lambda client: client.jobs.active())
-        self.nodes: Part[Sequence[Node]] = Part(30, lambda client: client.cluster.nodes())
-        self.serve: Part[ServeDetails] = Part(30, lambda client: client.serve.details(), is_vital=False)
-        self.single: dict[str, Part[JobDetails | None]] = {}
-        self._lookup, self._lanes, self._pace = lookup, lanes, pace
+        self.version: SharedAnswer[ClusterVersion] = self._answer(_version, pacing.PAGE_VERSION_SECONDS)
+        self.nodes: SharedAnswer[Sequence[Node]] = self._answer(_nodes, pacing.PAGE_NODES_SECONDS)
+        self.usage: SharedAnswer[Usage | None] = self._answer(_usage, pacing.PAGE_USAGE_SECONDS)
+        self.jobs: SharedAnswer[Sequence[JobDetails]] = self._answer(_jobs, pacing.PAGE_JOBS_SECONDS)
+        self.serve: SharedAnswer[ServeDetails] = self._answer(_serve, pacing.PAGE_SERVE_SECONDS)
+        self.single: dict[str, SharedAnswer[JobDetails | None]] = {}
+        self._single_until: dict[str, float] = {}
+        self._lookup, self._lanes = lookup, lanes
         self._client: RayClient | None = None
         self._looked_up_at = -inf
         self._failures = 0
-        self._asked_anew_from = 0.0
+        self._news_from = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def fault(self) -> str | None:
-        """Why the cluster is not well; None when it is, or nothing is known yet."""
-        failing = [part for part in self._regular() if part.is_vital and part.fault]
-        if failing:
-            return max(failing, key=lambda part: part.asked_at).fault
-        return HEAD_DEAD if self.nodes.value is not None and not has_living_head(self.nodes.value) else None
+    def fault(self) -> Exception | None:
+        """Why the cluster is unhealthy; None when it is healthy, or not known well enough."""
+        return why_unhealthy(self.version.error or self.version.value, self.nodes.error or self.nodes.value)
 
     @property
     def answered_at(self) -> float | None:
         """Time of the last answer of any kind (monotonic)."""
-        return max((part.known_at for part in self._regular() if part.known_at is not None), default=None)
+        return max((each.known_at for each in self._regular() if each.known_at is not None), default=None)
 
     def keep_running(self, until: float, jobs: Collection[str]) -> None:
         """Look at the cluster from now on.
 
-        :param until: when to stop if nobody wants to know any more (monotonic).
-        :param jobs: submission_ids of jobs that are to be known even when they have ended.
+        :param until: when to stop unless this is called again (monotonic).
+        :param jobs: submission_ids of jobs to be known even when they have ended.
         """
         self.wanted_until = until
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         for submission_id in jobs:
             if submission_id not in self.single:
-                self.single[submission_id] = Part(30, partial(_job, submission_id=submission_id), is_vital=False)
+                ask = partial(_job, submission_id=submission_id)
+                self.single[submission_id] = self._answer(ask, pacing.PAGE_JOB_SECONDS)
                 self._hurry()
-            self.single[submission_id].wanted_until = until
-        for submission_id in list(self.single)[:-SINGLE_LIMIT]:
-            del self.single[submission_id]
+            self._single_until[submission_id] = until
+        for submission_id in list(self.single)[: -pacing.PAGE_JOBS_KEPT]:
+            del self.single[submission_id], self._single_until[submission_id]
 
     def ask_for_jobs(self) -> None:
-        """Have the jobs asked for next, since one was told to stop."""
-        self.jobs.asked_at = -inf
+        """Ask for the jobs next, since one is being stopped."""
+        self.jobs.expire()
         self._hurry()
 
     async def end(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         """Look at the cluster until nobody wants to know."""
-        self._asked_anew_from = monotonic()
+        self._news_from = monotonic()
         try:
             while monotonic() < self.wanted_until:
-                now = monotonic()
-                await self._ask(max(self._open(), key=lambda part: part.overdue(now)))
+                await self._refresh(self._next())
                 await self._rest()
         finally:
             self.single.clear()
+            self._single_until.clear()
             self._looked_up_at = -inf
             await self._close()
 
@@ -189,48 +124,56 @@ class ClusterWatch:
         if not self._failures:
             self._wake.set()
 
-    def _regular(self) -> tuple[Part[Any], ...]:
-        return (self.version, self.usage, self.jobs, self.nodes, self.serve)
+    def _regular(self) -> tuple[SharedAnswer[Any], ...]:
+        return (self.version, self.nodes, self.usage, self.jobs, self.serve)
 
-    def _open(self) -> Iterator[Part[Any]]:
-        """What may have news: an active job is in the list of jobs, and one that has ended stays so."""
+    def _open(self) -> Iterator[SharedAnswer[Any]]:
+        """What may have news: an active job is in the list of jobs, and a job that has ended does not change."""
         yield from self._regular()
-        active = {job.submission_id for job in self.jobs.value or ()}
-        for submission_id, part in list(self.single.items()):
-            has_ended = part.value is not None and is_terminal(part.value.status)
-            if part.wanted_until > monotonic() and submission_id not in active and not has_ended:
-                yield part
+        active = {job.submission_id for job in self.jobs.current or ()}
+        for submission_id, answer in list(self.single.items()):
+            has_ended = answer.value is not None and is_terminal(answer.value.status)
+            if self._single_until[submission_id] > monotonic() and submission_id not in active and not has_ended:
+                yield answer
 
-    async def _ask(self, part: Part[Any]) -> None:
+    def _next(self) -> SharedAnswer[Any]:
+        if self._failures:
+            return self.version
+        now = monotonic()
+        return max(self._open(), key=lambda answer: answer.overdue(now))
+
+    async def _refresh(self, answer: SharedAnswer[Any]) -> None:
         async with self._lanes.slow if self._failures else self._lanes.usual:
-            part.asked_at, had_fault = monotonic(), part.fault is not None
+            earlier = answer.error
             try:
-                async with asyncio.timeout(self._pace.request):
-                    part.value = await part.ask(await self._opened())
+                await answer.refresh()
             except Exception as error:
-                self._note_failure(part, error)
+                self._note_failure(error, earlier)
             else:
-                self._note_answer(part)
-            # One that fails for once is asked again as soon as ever.
-            if had_fault or part.fault is None:
-                part.took = monotonic() - part.asked_at
+                self._note_answer(answer)
 
-    def _note_answer(self, part: Part[Any]) -> None:
-        part.known_at, part.fault = monotonic(), None
-        if self._failures >= AWAY_AFTER:
-            self._asked_anew_from = part.asked_at
+    def _note_answer(self, answer: SharedAnswer[Any]) -> None:
+        if self._failures >= pacing.FAILURES_TO_DISTRUST:
+            self._news_from = answer.asked_at
         self._failures = 0
 
-    def _note_failure(self, part: Part[Any], error: Exception) -> None:
-        was, part.fault = part.fault, in_words(error)
+    def _note_failure(self, error: Exception, earlier: Exception | None) -> None:
         self._failures += 1
-        # Whoever mends the connection need not wait.
+        # Mending the connection takes effect with the next request.
         self._looked_up_at = -inf
-        if not isinstance(error, RayError | TimeoutError | AirflowNotFoundException) and part.fault != was:
-            log.error("The cluster of connection %r cannot be looked at", self.conn_id, exc_info=error)
+        is_expected = isinstance(error, RayError | TimeoutError | AirflowNotFoundException)
+        if not is_expected and type(error) is not type(earlier):
+            log.error("Cannot read the cluster of connection %r", self.conn_id, exc_info=error)
+
+    def _answer(self, ask: Callable[[RayClient], Awaitable[T]], period: float) -> SharedAnswer[T]:
+        async def asking() -> T:
+            async with asyncio.timeout(pacing.PAGE_REQUEST_SECONDS):
+                return await ask(await self._opened())
+
+        return SharedAnswer(asking, period=period)
 
     async def _opened(self) -> RayClient:
-        if self._client is None or monotonic() - self._looked_up_at > CONNECTION_SECONDS:
+        if self._client is None or monotonic() - self._looked_up_at > pacing.PAGE_CONNECTION_SECONDS:
             self._client = await self._renewed()
         return self._client
 
@@ -242,7 +185,7 @@ class ClusterWatch:
             return self._client
         await self._close()
         self.config = config
-        return await RayClient(bounded(config, self._pace)).__aenter__()
+        return await RayClient(bounded(config)).__aenter__()
 
     async def _close(self) -> None:
         client, self._client = self._client, None
@@ -250,27 +193,43 @@ class ClusterWatch:
             await client.__aexit__(None, None, None)
 
     async def _rest(self) -> None:
-        """Pause, unless the cluster answers and there are parts that it has not been asked for yet."""
-        if not self._failures and any(part.asked_at < self._asked_anew_from for part in self._open()):
+        """Pause, unless the cluster answers and has questions left that it has not been asked yet."""
+        if not self._failures and any(answer.asked_at < self._news_from for answer in self._open()):
             return
-        pause = min(self._pace.refresh * 2 ** min(self._failures, 10), self._pace.longest_pause)
+        pause = min(pacing.PAGE_REFRESH_SECONDS * 2 ** min(self._failures, 10), pacing.PAGE_LONGEST_PAUSE_SECONDS)
         with suppress(TimeoutError):
             async with asyncio.timeout(pause * random.uniform(0.9, 1.1)):  # noqa: S311
                 await self._wake.wait()
         self._wake.clear()
 
 
-def bounded(config: ClusterConfig, pace: Pace) -> ClusterConfig:
-    """The same cluster, with waits that are no longer than ours."""
+def bounded(config: ClusterConfig) -> ClusterConfig:
+    """The same cluster, with timeouts no longer than the page's."""
     return replace(
         config,
-        connect_timeout=min(config.connect_timeout, pace.request),
-        read_timeout=min(config.read_timeout, pace.request),
+        connect_timeout=min(config.connect_timeout, pacing.PAGE_REQUEST_SECONDS),
+        read_timeout=min(config.read_timeout, pacing.PAGE_REQUEST_SECONDS),
     )
+
+
+async def _version(client: RayClient) -> ClusterVersion:
+    return await client.cluster.version()
+
+
+async def _nodes(client: RayClient) -> Sequence[Node]:
+    return await client.cluster.nodes()
 
 
 async def _usage(client: RayClient) -> Usage | None:
     return Usage.from_text(await client.cluster.status())
+
+
+async def _jobs(client: RayClient) -> Sequence[JobDetails]:
+    return await client.jobs.active()
+
+
+async def _serve(client: RayClient) -> ServeDetails:
+    return await client.serve.details()
 
 
 async def _job(client: RayClient, *, submission_id: str) -> JobDetails | None:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class RayClusterSensor(BaseSensorOperator):
-    """Wait until clusters are healthy, which is that their head node is alive, or have room as well.
+    """Wait until clusters are healthy (:mod:`airflow_provider_ray.client.clusters.health`), or also have room.
 
-    The XCom has what is known of the clusters that are enough, by connection id, as
-    :class:`~airflow_provider_ray.client.api.capacity.Capacity` describes it. What a cluster does not tell is never
-    enough. A cluster that does not answer is waited for; a connection that is wrong and credentials that are refused
-    fail at once. ``soft_fail`` skips instead of failing, but for wrong arguments and connections.
+    The XCom has what is known of the clusters that are ready, by connection id, as
+    :class:`~airflow_provider_ray.client.api.capacity.Capacity` describes it. What is unknown is never enough. The
+    sensor waits for a cluster that does not answer; a wrong connection or refused credentials fail it at once.
+    ``soft_fail`` skips the task instead of failing it, except for wrong arguments and connections.
 
     Nothing is reserved: what is free now may be taken when the next task starts.
 

@@ -106,7 +106,7 @@ def test_a_stop_is_in_the_audit_log(clusters: Site, sessions: Sessions) -> None:
     ("path", "answer", "text"),
     [
         ("/api/connections/office/jobs/absent/stop", 404, "The cluster has no such job"),
-        ("/api/connections/absent/jobs/any/stop", 502, "the API server does not find the connection"),
+        ("/api/connections/absent/jobs/any/stop", 502, "the API server cannot find the connection"),
     ],
 )
 def test_a_stop_of_what_is_not_there(path: str, answer: int, text: str, clusters: Site, sessions: Sessions) -> None:
@@ -163,11 +163,11 @@ def test_a_picture(airflow: Site, sessions: Sessions) -> None:
 @pytest.mark.parametrize(
     ("stored", "reason"),
     [
-        ("not base64!", "is not a PNG in base64"),
-        (base64.b64encode(b"<svg onload='alert(1)'/>").decode(), "is not a PNG in base64"),
-        (base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 8 * 1024 * 1024).decode(), "holds more than 8388608 bytes"),
-        ({"an": "object"}, "There is no XCom 'ray_picture'"),
-        (None, "There is no XCom 'ray_picture'"),
+        ("not base64!", "is not a base64-encoded PNG"),
+        (base64.b64encode(b"<svg onload='alert(1)'/>").decode(), "is not a base64-encoded PNG"),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 8 * 1024 * 1024).decode(), "is larger than 8388608 bytes"),
+        ({"an": "object"}, "has no XCom 'ray_picture'"),
+        (None, "has no XCom 'ray_picture'"),
     ],
     ids=["text", "svg", "large", "object", "absent"],
 )
@@ -196,7 +196,7 @@ def test_a_variable_that_is_not_a_list_is_not_repeated(clusters: Site, sessions:
             assert time.monotonic() < deadline
             time.sleep(0.5)
         assert answer.status_code == 500
-        assert answer.json()["detail"].startswith("Airflow Variable ray_clusters: not a JSON list of connection ids")
+        assert answer.json()["detail"].startswith("Airflow Variable ray_clusters is not a JSON list of connection ids")
         assert SECRET not in answer.text
     finally:
         api.call("DELETE", "variables/ray_clusters")

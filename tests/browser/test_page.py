@@ -37,7 +37,7 @@ def brightness(window: Window) -> float:
 
 def test_without_connections(airflow: Site, window: Window) -> None:
     window.go("/ray/page")
-    expect(window.here.get_by_text("There is no connection of type Ray that you may read.")).to_be_visible()
+    expect(window.here.get_by_text("There are no Ray connections that you can view.")).to_be_visible()
     expect(window.here.get_by_role("table")).to_be_hidden()
 
 
@@ -71,7 +71,7 @@ def test_what_unfolds(clusters: Site, window: Window) -> None:
     expect(window.here.get_by_role("meter", name="fpga")).to_have_attribute("aria-valuetext", "0 / 2")
     expect(window.here.get_by_role("table", name="Serve on gpu_lab")).to_contain_text("DEPLOY_FAILED")
     row(window, "cloud").get_by_role("button").click()
-    expect(window.here.get_by_text("Not known now: the cluster answers with status 501.")).to_be_visible()
+    expect(window.here.get_by_text("Unknown: the cluster responded with status 501.")).to_be_visible()
     button.click()
     expect(jobs).to_be_hidden()
     # Refreshing leaves alone what has the focus.
@@ -99,13 +99,14 @@ def test_a_job_is_stopped_by_its_button(clusters: Site, window: Window) -> None:
     stop = window.here.get_by_role("button", name=f"Stop {name}")
     dialog = window.here.get_by_role("dialog")
     stop.click()
-    expect(dialog).to_contain_text(f"It belongs to the task shard of {DAG_ID}")
-    dialog.get_by_role("button", name="Let it run").click()
+    expect(dialog).to_contain_text(f"It was submitted by the task shard of the Dag {DAG_ID}.")
+    expect(dialog).to_contain_text("If that task is still waiting for the job, it will fail, or submit a new job")
+    dialog.get_by_role("button", name="Keep running").click()
     expect(dialog).to_be_hidden()
     assert lab.jobs[name].status == "RUNNING"
     stop.click()
     dialog.get_by_role("button", name="Stop job").click()
-    expect(window.here.get_by_text(f"Job {name} was told to stop.")).to_be_visible()
+    expect(window.here.get_by_text(f"Job {name} is being stopped.")).to_be_visible()
     expect(stop).to_be_hidden()
     expect(window.here.get_by_role("table", name="Jobs on gpu_lab").get_by_role("row")).to_have_count(3)
     assert lab.jobs[name].status == "STOPPED"
@@ -125,7 +126,7 @@ def test_fifty_clusters_of_which_five_hang(many: Site, window: Window) -> None:
     box.fill("2.49.2")
     expect(names).to_have_count(21)
     box.fill("no such thing")
-    expect(window.here.get_by_text("No cluster matches the filter.")).to_be_visible()
+    expect(window.here.get_by_text("No clusters match the filter.")).to_be_visible()
     box.fill("")
     window.here.get_by_role("combobox", name="Sort").select_option("Name")
     expect(names.first).to_have_text("cloud")
@@ -155,11 +156,11 @@ def test_what_is_old_says_so(clusters: Site, window: Window) -> None:
     expect(row(window, "office")).to_contain_text("Healthy")
     window.page.route("**/ray/api/**", lambda route: route.abort())
     window.page.clock.run_for(40_000)
-    expect(window.here.get_by_text("Airflow does not answer; what is shown is as old as it says.")).to_be_visible()
-    expect(row(window, "office")).to_contain_text(re.compile("as of [34][0-9] s ago"))
+    expect(window.here.get_by_text("Airflow is not responding. The data below may be out of date.")).to_be_visible()
+    expect(row(window, "office")).to_contain_text(re.compile("updated [34][0-9] s ago"))
     window.page.unroute("**/ray/api/**")
     window.page.clock.run_for(4_000)
-    expect(window.here.get_by_text("Airflow does not answer")).to_be_hidden()
+    expect(window.here.get_by_text("Airflow is not responding")).to_be_hidden()
     window.complaints[:] = [each for each in window.complaints if "net::ERR_FAILED" not in each]
 
 
@@ -181,7 +182,7 @@ def test_the_tab_of_a_task(clusters: Site, window: Window) -> None:
     window.go(f"/dags/{DAG_ID}/runs/{clusters.run_id}/tasks/shard/mapped/1/plugin/ray-jobs", in_frame=True)
     expect(window.here.get_by_role("table", name="Jobs on office")).to_contain_text("ray_page-shard-1-")
     window.go(_tab(clusters, "draw"))
-    expect(window.here.get_by_text("This task has not submitted a Ray job, nor waited for one.")).to_be_visible()
+    expect(window.here.get_by_text("This task has not submitted or waited for a Ray job.")).to_be_visible()
 
 
 def test_the_tab_of_a_job_that_ends(clusters: Site, window: Window) -> None:
@@ -206,7 +207,7 @@ def test_the_picture_of_a_task(airflow: Site, window: Window) -> None:
 
 def test_who_may_not_read_connections(clusters: Site, viewers_window: Window) -> None:
     viewers_window.go("/ray/page")
-    expect(viewers_window.here.get_by_text("You may not read Airflow's connections")).to_be_visible()
+    expect(viewers_window.here.get_by_text("You do not have permission to view connections")).to_be_visible()
     viewers_window.go(_tab(clusters, "train"))
     expect(viewers_window.here.get_by_role("table", name="Jobs on gpu_lab")).to_contain_text("RUNNING")
     expect(viewers_window.here.get_by_role("button", name="Stop")).to_have_count(0)
@@ -218,5 +219,5 @@ def test_who_is_logged_out_sees_nothing_more(clusters: Site, browser: Browser, l
         window.go("/ray/page")
         expect(row(window, "office")).to_contain_text("Healthy")
         context.clear_cookies()
-        expect(window.here.get_by_text("You are not logged in any more.")).to_be_visible()
+        expect(window.here.get_by_text("Your session has expired.")).to_be_visible()
         expect(window.here.get_by_role("row")).to_have_count(0)

@@ -20,9 +20,9 @@ os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32
 import pytest
 import structlog
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api import retry
 from airflow_provider_ray.client.jobs import submission, waiting
-from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.jobs import attempt, earlier
 from airflow_provider_ray.triggers import base
 from tests.fake_dashboard import FakeDashboard
@@ -92,7 +92,7 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeDashboar
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
     monkeypatch.setattr(earlier, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(selection, "FAULT_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "HICCUP_SECONDS", 0.2)
     monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 2.0)
     monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 1.0)
     monkeypatch.setattr(attempt, "LAST_STOP_SECONDS", 1.0)

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
-from airflow_provider_ray.client.errors import RayAuthError, RayRequestError
+from airflow_provider_ray.client.errors import RayRequestError
+from airflow_provider_ray.client.faults import in_words
 from airflow_provider_ray.client.states import PENDING, is_terminal
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class Capacity:
     :param pending_demands: tasks, actors and placement groups that wait for resources.
     :param running_jobs: submissions that have started and not ended; drivers outside of the Jobs API do not count.
     :param pending_jobs: submissions that have not started.
+    :param unknown: why something is unknown, in words of our own: by ``python_version``, ``usage`` (``free`` and
+        ``pending_demands``) and ``jobs`` (``running_jobs`` and ``pending_jobs``), without those that are known.
     """
 
     ray_version: str
@@ -95,6 +98,7 @@ class Capacity:
     pending_demands: int | None
     running_jobs: int | None
     pending_jobs: int | None
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; unknown is null."""
@@ -105,20 +109,22 @@ async def read_capacity(client: RayClient) -> Capacity:
     """Ask a cluster for all of it at the same time.
 
     :param client: an open client of the cluster.
-    :raises RayAuthError: when the cluster refuses the credentials.
     :raises RayRequestError: when it does not tell its version or its nodes; everything else may be unknown.
     """
+    unknown: dict[str, str] = {}
     try:
         async with asyncio.TaskGroup() as asking:
             version = asking.create_task(client.cluster.version())
             nodes = asking.create_task(_second_to(version, client.cluster.nodes()))
-            python_version = asking.create_task(_second_to(version, _if_told(client.cluster.python_version())))
-            status = asking.create_task(_second_to(version, _if_told(client.cluster.status())))
-            jobs = asking.create_task(_second_to(version, _if_told(client.jobs.active())))
+            python_version = asking.create_task(_if_told(client.cluster.python_version(), "python_version", unknown))
+            status = asking.create_task(_if_told(client.cluster.status(), "usage", unknown))
+            jobs = asking.create_task(_if_told(client.jobs.active(), "jobs", unknown))
     except BaseExceptionGroup as faults:
         raise faults.exceptions[0] from None
     head_alive = has_living_head(nodes.result())
     total, usage = total_of(nodes.result()), Usage.from_text(status.result() or "")
+    if usage is None:
+        unknown.setdefault("usage", "Ray has not reported it yet")
     running, pending = (None, None) if jobs.result() is None else count_jobs(jobs.result() or ())
     return Capacity(
         ray_version=version.result().ray_version,
@@ -131,6 +137,7 @@ async def read_capacity(client: RayClient) -> Capacity:
         pending_demands=None if usage is None else usage.pending_demands,
         running_jobs=running,
         pending_jobs=pending,
+        unknown=unknown,
     )
 
 
@@ -143,15 +150,17 @@ async def _second_to(version: Awaitable[object], asking: Awaitable[T]) -> T:
         raise
 
 
-async def _if_told(asking: Awaitable[T]) -> T | None:
+async def _if_told(asking: Awaitable[T], what: str, unknown: dict[str, str]) -> T | None:
+    """An answer that is not needed; without one, the reason becomes part of what is unknown."""
     try:
         async with asyncio.timeout(DETAIL_SECONDS):
             return await asking
-    except RayAuthError:
-        raise
-    except (RayRequestError, TimeoutError) as error:
-        log.debug("Not known of the cluster: %s", error or f"no answer within {DETAIL_SECONDS:.0f} s")
-        return None
+    except TimeoutError:
+        unknown[what] = f"no response within {DETAIL_SECONDS:g} s"
+    except RayRequestError as error:
+        log.debug("Unknown %s: %s", what, error)
+        unknown[what] = in_words(error)
+    return None
 
 
 def _sections(text: str) -> Mapping[str, Sequence[str]]:

@@ -10,9 +10,6 @@ from typing import Any
 
 from airflow_provider_ray.client.states import NODE_ALIVE
 
-# A dashboard may outlive the head node, without which a cluster takes no jobs.
-HEAD_DEAD = "its head node is dead"
-
 
 def _finite(amount: Any) -> float:
     if not math.isfinite(amount):

@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[T]):
-    """What one cluster is asked.
+    """What to ask one cluster.
 
-    :param client: a client of the cluster that nobody has opened.
-    :param ask: what to ask with it.
-    :param within: seconds after which no answer is a :class:`RayClusterUnavailable`; None leaves it to the requests.
+    :param client: a client of the cluster, not yet opened.
+    :param ask: sends the requests.
+    :param within: seconds after which the cluster counts as unavailable; None leaves it to the client's timeouts.
     """
 
     client: RayClient
@@ -27,20 +27,20 @@ class Question(Generic[T]):
     within: float | None = None
 
     async def asking(self) -> T:
-        """Ask, and close the client."""
+        """Open the client, ask, and close it."""
         async with self.client as client:
             return await self.ask(client)
 
 
 async def ask_all(questions: Sequence[Question[T]]) -> list[T | RayError]:
-    """The answers in the order of the questions; a :class:`RayError` takes the place of an answer."""
+    """The answers, in the order of the questions, or the errors that came instead."""
     return await asyncio.gather(*(answer_of(each.asking(), each.client.config.url, each.within) for each in questions))
 
 
 async def answer_of(asking: Awaitable[T], url: str, within: float | None) -> T | RayError:
-    """What a cluster answers, or the fault in place of that.
+    """What a cluster answers, or the error that came instead.
 
-    :param url: address of the cluster.
+    :param url: address of the cluster, for the error.
     :param within: see :class:`Question`.
     """
     try:
@@ -48,6 +48,6 @@ async def answer_of(asking: Awaitable[T], url: str, within: float | None) -> T |
             return await asking
     except TimeoutError:
         limit = "in time" if within is None else f"within {within:g} s"
-        return RayClusterUnavailable(url, f"no proper answer {limit}")
+        return RayClusterUnavailable(url, f"no complete response {limit}")
     except RayError as error:
         return error

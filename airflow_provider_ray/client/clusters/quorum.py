@@ -9,18 +9,18 @@ from airflow_provider_ray.client.errors import RayConfigError
 
 
 def how_many(wanted: Any, number: int, *, field: str, what: str = "clusters") -> int:
-    """How many of some clusters are enough.
+    """How many of several clusters are required.
 
     :param wanted: "all", "any" or a number, also as text.
-    :param number: how many there are.
-    :param field: what an author calls it.
-    :param what: what those clusters are, for the error.
+    :param number: how many clusters there are.
+    :param field: the author's name for ``wanted``, for the error.
+    :param what: the clusters in words, for the error.
     :raises RayConfigError: when it is none of these, or more than there are.
     """
     words = {"all": max(number, 1), "any": 1}
     if isinstance(wanted, str) and wanted in words:
         return words[wanted]
-    expected = f"'all', 'any' or a number from 1 to {number}, the {what}"
+    expected = f"'all', 'any' or a number from 1 to {number} (the number of {what})"
     try:
         enough = whole_number(field, wanted)
     except RayConfigError as error:

@@ -1,4 +1,4 @@
-"""Looking at many clusters at the same time, and waiting until they have room.
+"""Asking many clusters at the same time, and waiting until they have room.
 
 What clusters answer becomes :class:`Findings` through :func:`find`, whether a worker or the triggerer waits.
 """
@@ -12,38 +12,38 @@ from dataclasses import asdict, dataclass, field
 from time import monotonic
 from typing import Any
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.client.api.job_spec import number, whole_number
-from airflow_provider_ray.client.api.models import HEAD_DEAD
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
+from airflow_provider_ray.client.clusters.health import healthy_or_fault
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
 from airflow_provider_ray.client.jobs.log_relay import Logger
 from airflow_provider_ray.client.jobs.waiting import intervals
 
-ANSWER_SECONDS = 10.0
 
+async def survey(configs: Mapping[str, ClusterConfig]) -> dict[str, Capacity | RayError]:
+    """Capacities of many clusters, or the errors that came instead.
 
-async def survey(
-    configs: Mapping[str, ClusterConfig], within: float = ANSWER_SECONDS
-) -> dict[str, Capacity | RayError]:
-    """Capacities of many clusters, or why they cannot be had; all are asked at the same time and none delays another.
+    All are asked at the same time; one that has not answered after ``pacing.ANSWER_SECONDS`` is unavailable, whatever
+    its own timeouts are, and delays no other.
 
     :param configs: the clusters by connection id.
-    :param within: seconds after which a cluster counts as unavailable, whatever its own timeouts are.
     """
+    within = pacing.ANSWER_SECONDS
     answers = await ask_all([Question(RayClient(config), RayClient.capacity, within) for config in configs.values()])
     return dict(zip(configs, answers, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a cluster must have to be enough. Its head must be alive in any case; what is unknown is never enough.
+    """What a cluster must have to be ready, besides being healthy. What is unknown is never enough.
 
     :param free_resources: what must be free, by Ray's names; memory in bytes.
-    :param max_pending_jobs: how many jobs may be PENDING at most, None for any number.
-    :param max_running_jobs: how many jobs may be RUNNING at most, None for any number.
+    :param max_pending_jobs: how many jobs may be PENDING, None for any number.
+    :param max_running_jobs: how many jobs may be RUNNING, None for any number.
     """
 
     free_resources: Mapping[str, float] = field(default_factory=dict)
@@ -68,25 +68,29 @@ class Room:
         """Plain JSON that :meth:`from_fields` takes."""
         return asdict(self)
 
-    def why_not(self, capacity: Capacity) -> str | None:
-        """What a cluster lacks, None when it is enough."""
-        if not capacity.head_alive:
-            return HEAD_DEAD
+    def why_not(self, answer: Capacity | RayError) -> str | None:
+        """What a cluster lacks, None when it is ready.
+
+        :param answer: its capacity, or the error that came instead.
+        """
+        capacity = healthy_or_fault(answer)
+        if isinstance(capacity, RayError):
+            return str(capacity)
         lacks = [
             *(_shortage(capacity, name, wanted) for name, wanted in self.free_resources.items()),
-            _excess("pending", capacity.pending_jobs, self.max_pending_jobs),
-            _excess("running", capacity.running_jobs, self.max_running_jobs),
+            _excess("pending", capacity.pending_jobs, self.max_pending_jobs, capacity),
+            _excess("running", capacity.running_jobs, self.max_running_jobs, capacity),
         ]
         return ", ".join(filter(None, lacks)) or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a look at clusters has found.
+    """What clusters have answered, compared with what is needed.
 
-    :param ready: capacities of those that are enough, as JSON, by connection id.
+    :param ready: capacities of the clusters that are ready, as JSON, by connection id.
     :param waiting: what the others lack, by connection id.
-    :param fault: what no waiting will mend, such as refused credentials.
+    :param fault: what waiting will not mend, such as refused credentials.
     """
 
     ready: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -112,7 +116,7 @@ class Findings:
         )
 
     def is_over(self, required: int) -> bool:
-        """Whether waiting ends: enough clusters are ready, or it makes no sense.
+        """Whether waiting ends: enough clusters are ready, or waiting is pointless.
 
         :param required: how many clusters must be ready.
         """
@@ -122,34 +126,37 @@ class Findings:
         """Capacities of the clusters that are ready.
 
         :param required: how many must be.
-        :raises RayError: the fault; without one, a :class:`RayClusterUnavailable` that says what too many lack.
+        :raises RayError: the fault; without one, a :class:`RayClusterUnavailable` that says what the others lack.
         """
         if self.fault is not None:
             raise self.fault
         if not self.is_over(required):
-            reason = f"{len(self.ready)} of the clusters were enough in time, {required} wanted; {self.lacks}"
+            reason = f"{len(self.ready)} of the clusters were ready in time, {required} required; {self.lacks}"
             raise RayClusterUnavailable.from_message(reason)
         return self.ready
 
     @property
     def lacks(self) -> str:
-        """What the clusters that are not enough lack, in words."""
+        """What the clusters that are not ready lack, in words."""
         return "; ".join(f"{conn_id}: {lack}" for conn_id, lack in self.waiting.items())
 
     def tell(self, logger: Logger, said: str) -> str:
-        """Log what is waited for, unless that is what was said last; returns what has been said now."""
+        """Log what the clusters lack, unless that was logged last; returns what was logged last.
+
+        :param said: what was logged last.
+        """
         if self.lacks != said:
-            logger.log(logging.INFO, "Not yet: %s", self.lacks)
+            logger.log(logging.INFO, "Not ready yet: %s", self.lacks)
         return self.lacks
 
 
 def find(answers: Mapping[str, Capacity | RayError], room: Room) -> Findings:
-    """What the answers of clusters mean. One that does not answer is waited for; one that refuses us is a fault.
+    """Compare the answers of clusters with what is needed. Not answering makes a cluster wait; refusing us is a fault.
 
     :param answers: by connection id.
     :param room: what each cluster must have.
     """
-    lacks = {conn_id: _lack(answer, room) for conn_id, answer in answers.items()}
+    lacks = {conn_id: room.why_not(answer) for conn_id, answer in answers.items()}
     faults = [
         type(answer).from_message(f"connection {conn_id!r}: {answer}")
         for conn_id, answer in answers.items()
@@ -169,18 +176,19 @@ def find(answers: Mapping[str, Capacity | RayError], room: Room) -> Findings:
 async def wait_for_room(
     clients: Mapping[str, RayClient], room: Room, *, required: int, poll_interval: float, timeout: float, logger: Logger
 ) -> Findings:
-    """Look at clusters until enough of them have room or the time is up, and return what was found last.
+    """Ask clusters until enough of them are ready or the time is up, and return what was found last.
 
     :param clients: open clients by connection id.
     :param room: what each cluster must have.
-    :param required: how many clusters must have it.
-    :param poll_interval: longest time between two looks, in seconds; the first looks come quicker.
+    :param required: how many clusters must be ready.
+    :param poll_interval: longest time between two requests, in seconds; the first ones follow each other faster.
     :param timeout: seconds from now.
-    :param logger: is told what is waited for, whenever that changes.
+    :param logger: gets what the clusters lack, whenever that changes.
     """
     deadline, pauses, said = monotonic() + timeout, intervals(poll_interval), ""
     while True:
-        asking = [answer_of(client.capacity(), client.config.url, ANSWER_SECONDS) for client in clients.values()]
+        within = pacing.ANSWER_SECONDS
+        asking = [answer_of(client.capacity(), client.config.url, within) for client in clients.values()]
         answers = await asyncio.gather(*asking)
         findings = find(dict(zip(clients, answers, strict=True)), room)
         left = deadline - monotonic()
@@ -190,25 +198,26 @@ async def wait_for_room(
         await asyncio.sleep(min(next(pauses), left))
 
 
-def _lack(answer: Capacity | RayError, room: Room) -> str | None:
-    return str(answer) if isinstance(answer, RayError) else room.why_not(answer)
-
-
 def _shortage(capacity: Capacity, name: str, wanted: float) -> str | None:
     if name not in capacity.total:
         return f"it has no {name}"
     free = (capacity.free or {}).get(name)
     if free is None:
-        return f"its free {name} is unknown"
-    return None if free >= wanted else f"{free:g} of {capacity.total[name]:g} {name} free, {wanted:g} wanted"
+        return f"its free {name} is unknown{_because(capacity, 'usage')}"
+    return None if free >= wanted else f"{free:g} of {capacity.total[name]:g} {name} free, {wanted:g} required"
 
 
-def _excess(state: str, count: int | None, most: int | None) -> str | None:
+def _excess(state: str, count: int | None, most: int | None, capacity: Capacity) -> str | None:
     if most is None:
         return None
     if count is None:
-        return f"its {state} jobs are unknown"
-    return None if count <= most else f"{count} {state} jobs, {most} at most"
+        return f"its {state} jobs are unknown{_because(capacity, 'jobs')}"
+    return None if count <= most else f"{count} {state} jobs, at most {most} allowed"
+
+
+def _because(capacity: Capacity, what: str) -> str:
+    reason = capacity.unknown.get(what)
+    return f" ({reason})" if reason else ""
 
 
 def _amounts(name: str, given: Any) -> dict[str, float]:

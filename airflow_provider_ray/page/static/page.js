@@ -1,4 +1,4 @@
-// Asks Airflow for what it knows of the clusters, every few seconds while somebody looks, and shows it.
+// Asks Airflow every few seconds what it knows about the clusters, and shows it; not while the page is hidden.
 import { Fleet, Tasks } from "./view.js";
 
 const IMPATIENT_MS = 700;
@@ -15,13 +15,13 @@ let timer;
 let underWay = false;
 let trouble = "";
 
-// The UI stores the theme that its user has chosen; "system" and nothing leave it to the browser.
+// The UI stores the theme that the user has chosen; "system" or no value leaves it to the browser.
 function followTheme() {
   const theme = localStorage.getItem("theme");
   document.documentElement.dataset.theme = theme === "dark" || theme === "light" ? theme : "";
 }
 
-// For a task that is not mapped the UI leaves the placeholder as it is.
+// For a task that is not mapped, the UI leaves the placeholder for the map index in place.
 function addressOfAnswers() {
   if (!query.has("task_id")) {
     return "api/clusters";
@@ -48,10 +48,10 @@ async function stopJob(connection, job) {
       headers: { "Content-Type": "application/json" },
       body: "{}",
     });
-    say(answer.stopped ? `Job ${job} was told to stop.` : `Job ${job} had ended already.`);
+    say(answer.stopped ? `Job ${job} is being stopped.` : `Job ${job} had already ended.`);
     return answer.stopped;
   } catch (error) {
-    say(`Job ${job} was not stopped: ${error.message}`, true);
+    say(`Job ${job} could not be stopped: ${error.message}`, true);
     return false;
   } finally {
     later(0);
@@ -62,8 +62,9 @@ function confirmed(job, task) {
   const dialog = byId("confirm");
   byId("what").textContent = job;
   byId("consequence").textContent = task
-    ? `It belongs to the task ${task.task_id} of ${task.dag_id}, which fails or submits another one.`
-    : "Ray sends it SIGTERM, and SIGKILL a few seconds later.";
+    ? `It was submitted by the task ${task.task_id} of the Dag ${task.dag_id}. If that task is still waiting for the job, ` +
+      "it will fail, or submit a new job if it has retries left."
+    : "Ray sends SIGTERM to the job, and SIGKILL if it is still running a few seconds later.";
   return new Promise((resolve) => {
     byId("stop").onclick = () => dialog.close("stop");
     byId("keep").onclick = () => dialog.close();
@@ -81,7 +82,7 @@ function say(text, isTrouble = false) {
 }
 
 function sayTrouble(text) {
-  // A message about a job stays until there is another one.
+  // A message about a job stays until the next message.
   if (text || trouble) {
     say(text, true);
   }
@@ -91,13 +92,13 @@ function sayTrouble(text) {
 function explain(error) {
   if (error.status === 401) {
     view.clear();
-    return "You are not logged in any more. Load Airflow anew to log in.";
+    return "Your session has expired. Reload Airflow to log in again.";
   }
   if (error.status === 403) {
     view.clear();
     return view.forbidden;
   }
-  return error.status ? error.message : "Airflow does not answer; what is shown is as old as it says.";
+  return error.status ? error.message : "Airflow is not responding. The data below may be out of date.";
 }
 
 async function look() {

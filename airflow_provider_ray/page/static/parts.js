@@ -4,7 +4,7 @@ export const STALE_SECONDS = 20;
 const GIB = 2 ** 30;
 const BYTES = new Set(["memory", "object_store_memory"]);
 const ROOT = new URL("..", location.href);
-export const HEALTH = { healthy: "Healthy", unhealthy: "Unhealthy", unknown: "Looking …" };
+export const HEALTH = { healthy: "Healthy", unhealthy: "Unhealthy", unknown: "Checking…" };
 const GOOD = new Set(["RUNNING", "SUCCEEDED"]);
 const BAD = new Set(["FAILED", "DEPLOY_FAILED", "UNHEALTHY"]);
 
@@ -23,7 +23,7 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// Airflow shows the page in a frame that may neither open windows nor leave the UI; its own document may.
+// Airflow shows the page in a frame that may not open windows or navigate the UI; the document around it may.
 function follow(event) {
   if (window.parent === window || event.ctrlKey || event.metaKey || event.shiftKey) {
     return;
@@ -78,7 +78,7 @@ function ago(seconds) {
   return minutes < 2880 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.floor(minutes / 1440)} days`;
 }
 
-// Durations and ages go on by themselves between two answers.
+// Durations and ages keep counting between two answers.
 const since = (milliseconds, before = "", after = "", from = 0) =>
   element("time", { "data-since": milliseconds, "data-before": before, "data-after": after, "data-from": from });
 
@@ -101,7 +101,7 @@ export const health = (cluster) =>
   element("span", { class: `health ${cluster.health}` }, element("span", { class: "dot" }), HEALTH[cluster.health]);
 
 export function age(seconds) {
-  return seconds === null ? null : element("span", { class: "stale" }, since(seenAt(seconds), "as of ", " ago", STALE_SECONDS));
+  return seconds === null ? null : element("span", { class: "stale" }, since(seenAt(seconds), "updated ", " ago", STALE_SECONDS));
 }
 
 function taskLink(task) {
@@ -127,7 +127,7 @@ function stopButton(cluster, job, context) {
     return null;
   }
   if (context.stopping.has(key)) {
-    return element("span", { class: "none" }, "stopping …");
+    return element("span", { class: "none" }, "Stopping…");
   }
   const attributes = { type: "button", class: "small", "data-key": key, "aria-label": `Stop ${job.submission_id}` };
   return element("button", { ...attributes, onclick: () => context.stop(cluster.conn_id, job, key) }, "Stop");
@@ -136,15 +136,16 @@ function stopButton(cluster, job, context) {
 export function jobTable(cluster, context, withTasks = true) {
   const rows = cluster.jobs.map((job) => {
     const name = job.submission_id ?? `driver ${job.job_id ?? "?"}`;
-    const outcome = job.exit_code !== null && job.ended_ms ? ` exit code ${job.exit_code}` : "";
+    const exit = job.exit_code !== null && job.ended_ms ? `exit code ${job.exit_code}` : null;
+    const outcome = [job.error_type, exit].filter(Boolean).join(", ");
     return element("tr", {},
       element("th", { scope: "row", class: "id" }, link(job.url, name, { outside: true })),
-      element("td", {}, state(job.status), element("small", {}, [job.error_type ?? "", outcome].join(""))),
+      element("td", {}, state(job.status), " ", element("small", {}, outcome)),
       element("td", { class: "number" }, lasted(job)),
       withTasks ? element("td", {}, taskLink(job.task)) : null,
       element("td", { class: "action" }, stopButton(cluster, job, context)));
   });
-  const titles = ["Job", "State", "Since submission", ...(withTasks ? ["Airflow task"] : [])];
+  const titles = ["Job", "State", "Duration", ...(withTasks ? ["Airflow task"] : [])];
   const heads = titles.map((text) => element("th", { scope: "col" }, text));
   const label = `Jobs on ${cluster.conn_id}`;
   return element("table", { class: "inner", "aria-label": label },
@@ -157,52 +158,60 @@ function section(title, ...content) {
 
 export const nothing = (text) => element("p", { class: "none" }, text);
 
+const unknown = (reason) => nothing(reason ? `Unknown: ${reason}.` : "Unknown.");
+
 export function jobsSection(cluster, context) {
   const count = cluster.active;
   if (count === null) {
-    return section("Jobs", nothing("Not known."));
+    return section("Jobs", unknown(cluster.jobs_fault));
   }
-  const more = count > cluster.jobs.length ? nothing(`The newest ${cluster.jobs.length} of ${count}.`) : null;
-  const table = count ? jobTable(cluster, context) : nothing("None is running or pending.");
+  const more = count > cluster.jobs.length ? nothing(`Showing the newest ${cluster.jobs.length} of ${count} jobs.`) : null;
+  const table = count ? jobTable(cluster, context) : nothing("No running or pending jobs.");
   return section("Jobs", age(cluster.jobs_seen), table, more);
 }
 
 export function resourcesSection(cluster) {
   const rows = cluster.resources.map((resource) => [element("dt", {}, resource.name), element("dd", {}, meter(resource))]);
-  const nodes = cluster.nodes ? `${cluster.nodes.alive} of ${cluster.nodes.total} nodes alive` : "Nodes not known";
-  return section("Resources", rows.length ? element("dl", {}, rows) : null, nothing(`${nodes}.`));
+  const nodes = cluster.nodes ? `${cluster.nodes.alive} of ${cluster.nodes.total} nodes alive` : "Nodes unknown";
+  const usage = cluster.usage_fault ? nothing(`Usage unknown: ${cluster.usage_fault}.`) : null;
+  return section("Resources", rows.length ? element("dl", {}, rows) : null, nothing(`${nodes}.`), usage);
 }
 
 export function serveSection(cluster) {
-  const note = cluster.serve_fault ? nothing(`Not known now: ${cluster.serve_fault}.`) : null;
-  if (!cluster.applications?.length) {
-    return section("Serve", note ?? nothing(cluster.applications ? "No applications." : "Not known."));
+  if (!cluster.applications) {
+    return section("Serve", unknown(cluster.serve_fault));
+  }
+  if (!cluster.applications.length) {
+    return section("Serve", nothing("No applications."));
   }
   const heads = ["Application", "Route", "State"].map((text) => element("th", { scope: "col" }, text));
   const rows = cluster.applications.map((each) => element("tr", {},
     element("th", { scope: "row", class: "id" }, each.name),
     element("td", {}, each.route ?? ""), element("td", {}, state(each.status))));
-  return section("Serve", note, element("table", { class: "inner", "aria-label": `Serve on ${cluster.conn_id}` },
+  return section("Serve", element("table", { class: "inner", "aria-label": `Serve on ${cluster.conn_id}` },
     element("thead", {}, element("tr", {}, heads)), element("tbody", {}, rows)));
 }
 
 export const labels = (given) => Object.entries(given).map(([key, value]) => element("span", {}, `${key}=${value}`));
 
-export function count(number, kind) {
-  return element("span", { class: number ? kind : "none" }, number === null ? "–" : String(number));
+// What could not be read says why; a dash stands for what has not been read yet.
+const missing = (reason) => element("span", { class: "none", title: reason }, reason ? "Unknown" : "–");
+
+export function demandCount({ demands, usage_fault: reason }) {
+  return demands === null ? missing(reason) : element("span", { class: demands ? "busy" : "none" }, String(demands));
 }
 
-export function jobCount({ running, pending }) {
+export function jobCount({ running, pending, jobs_fault: reason }) {
   if (running === null) {
-    return element("span", { class: "none" }, "–");
+    return missing(reason);
   }
   const waiting = pending ? element("small", { class: "busy" }, `${pending} pending`) : null;
   return [element("span", { class: running ? "" : "none" }, `${running} running`), waiting];
 }
 
-export function serveCount({ applications }) {
+export function serveCount({ applications, serve_fault: reason }) {
   if (!applications?.length) {
-    return element("span", { class: "none" }, "–");
+    return missing(applications ? null : reason);
   }
   const bad = applications.filter((each) => each.status !== "RUNNING").length;
   const total = `${applications.length} app${applications.length > 1 ? "s" : ""}`;

@@ -1,13 +1,13 @@
 // The two views: all clusters, and the jobs of a task.
 import {
-  HEALTH, STALE_SECONDS, age, count, element, health, jobCount, jobTable, jobsSection, labels, link, meter, nothing,
+  HEALTH, STALE_SECONDS, age, demandCount, element, health, jobCount, jobTable, jobsSection, labels, link, meter, nothing,
   resourcesSection, seenAt, serveCount, serveSection, tick,
 } from "./parts.js";
 
 const COLUMNS = ["Cluster", "Health", "Ray", "CPU", "GPU", "Memory", "Demands", "Jobs", "Serve", "Dashboard"];
 const ORDER = { unhealthy: 0, unknown: 1, healthy: 2 };
 
-// Puts new elements in place of old ones, unless they would be the same; what had the focus has it again.
+// Replaces elements with new ones, unless they would be the same; the focus stays where it was.
 const shown = new WeakMap();
 function fill(node, value, build) {
   const text = JSON.stringify(value);
@@ -22,7 +22,7 @@ function fill(node, value, build) {
   }
 }
 
-// Without what changes by itself.
+// Without what changes all the time.
 const lasting = ({ seen, jobs_seen: _, ...rest }) => ({ ...rest, isStale: seen !== null && seen >= STALE_SECONDS });
 
 class Row {
@@ -64,9 +64,9 @@ class Row {
     for (const [cell, name] of [[cpu, "CPU"], [gpu, "GPU"], [memory, "memory"]]) {
       fill(cell, resource(name) ?? null, () => meter(resource(name)));
     }
-    fill(waiting, cluster.demands, () => count(cluster.demands, "busy"));
-    fill(jobs, [cluster.running, cluster.pending], () => jobCount(cluster));
-    fill(serve, cluster.applications, () => serveCount(cluster));
+    fill(waiting, [cluster.demands, cluster.usage_fault], () => demandCount(cluster));
+    fill(jobs, [cluster.running, cluster.pending, cluster.jobs_fault], () => jobCount(cluster));
+    fill(serve, [cluster.applications, cluster.serve_fault], () => serveCount(cluster));
     fill(dashboard, cluster.dashboard, () => cluster.dashboard
       ? link(cluster.dashboard, "Open", { outside: true, label: `Ray dashboard of ${cluster.conn_id}` }) : null);
     if (!this.detailRow.hidden) {
@@ -98,7 +98,7 @@ class View {
     }
   }
 
-  // A job that is not listed any more has stopped.
+  // A job that is no longer listed has stopped.
   forgetStopped() {
     const listed = this.clusters.flatMap(({ conn_id: name, jobs }) =>
       jobs.filter((job) => !job.ended_ms).map((job) => `${name} ${job.submission_id}`));
@@ -116,7 +116,7 @@ class View {
 
 // All clusters that the user may see.
 export class Fleet extends View {
-  forbidden = "You may not read Airflow's connections, so there are no clusters to show.";
+  forbidden = "You do not have permission to view connections, so no clusters can be shown.";
   rows = new Map();
   clusters = [];
 
@@ -127,7 +127,7 @@ export class Fleet extends View {
     for (const input of [this.filter, this.sort]) {
       input.addEventListener("input", () => this.arrange());
     }
-    const hint = "Tasks, actors and placement groups that wait for resources";
+    const hint = "Tasks, actors and placement groups waiting for resources";
     const heads = COLUMNS.map((text) => element("th", { scope: "col", title: text === "Demands" ? hint : null }, text));
     this.table = element("table", { class: "fleet", "aria-label": "Ray clusters" }, element("thead", {}, element("tr", {}, heads)));
     this.empty = element("p", { class: "empty" });
@@ -140,7 +140,7 @@ export class Fleet extends View {
     this.empty.textContent = "";
   }
 
-  // Returns whether there is a cluster that nothing is known of yet.
+  // Returns whether some cluster is still being checked.
   show(clusters) {
     this.clusters = clusters;
     this.forgetStopped();
@@ -181,14 +181,16 @@ export class Fleet extends View {
     const all = this.clusters;
     const sum = (name) => all.reduce((total, cluster) => total + (cluster[name] ?? 0), 0);
     const unhealthy = all.filter((cluster) => cluster.health === "unhealthy").length;
+    const uncounted = all.filter((cluster) => cluster.health === "healthy" && cluster.running === null && cluster.jobs_fault).length;
     const parts = [`${all.length} cluster${all.length === 1 ? "" : "s"}`, unhealthy ? `${unhealthy} unhealthy` : "",
-      `${sum("running")} jobs running`, `${sum("pending")} pending`];
+      `${sum("running")} jobs running`, `${sum("pending")} pending`,
+      uncounted ? `jobs unknown on ${uncounted}` : ""];
     this.summary.textContent = all.length ? parts.filter(Boolean).join(" · ") : "";
     document.getElementById("tools").hidden = !all.length;
     this.table.hidden = !visible;
     this.empty.textContent = visible ? "" : all.length
-      ? "No cluster matches the filter."
-      : "There is no connection of type Ray that you may read. Make one under Admin → Connections.";
+      ? "No clusters match the filter."
+      : "There are no Ray connections that you can view. To add one, go to Admin → Connections.";
   }
 }
 
@@ -207,7 +209,7 @@ const compare = (one, other, order) => KEYS[order](one) - KEYS[order](other) || 
 
 // The jobs of one task.
 export class Tasks extends View {
-  forbidden = "You may not read the task instances of this Dag.";
+  forbidden = "You do not have permission to view the task instances of this Dag.";
   clusters = [];
 
   constructor(actions) {
@@ -225,14 +227,14 @@ export class Tasks extends View {
     this.forgetStopped();
     fill(this.content, [clusters.map(lasting), [...this.stopping]], () => clusters.length
       ? clusters.map((cluster) => this.cluster(cluster))
-      : element("p", { class: "empty" }, "This task has not submitted a Ray job, nor waited for one."));
+      : element("p", { class: "empty" }, "This task has not submitted or waited for a Ray job."));
     this.tick();
     return clusters.some((cluster) => cluster.health === "unknown" || (!cluster.jobs.length && !cluster.missing));
   }
 
   cluster(cluster) {
-    const gone = cluster.missing ? nothing(`The cluster does not know the job ${cluster.missing} (any more).`) : null;
-    const none = cluster.health === "unknown" || cluster.missing ? null : nothing("Nothing is known of the job yet.");
+    const gone = cluster.missing ? nothing(`The cluster has no record of the job ${cluster.missing}.`) : null;
+    const none = cluster.health === "unknown" || cluster.missing ? null : nothing("Nothing is known about the job yet.");
     return element("section", { class: "task" },
       element("h2", {}, cluster.conn_id, " ", health(cluster), age(cluster.seen)),
       cluster.jobs.length ? jobTable(cluster, this, false) : gone ?? none);

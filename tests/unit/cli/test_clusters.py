@@ -17,7 +17,8 @@ import yaml
 from airflow.cli import cli_parser
 
 from airflow_provider_ray.cli import clusters
-from airflow_provider_ray.client.api.models import HEAD_DEAD
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.clusters.health import HEAD_DEAD
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 
@@ -82,12 +83,18 @@ def test_json_has_numbers_and_nulls(
         "running_jobs": 0,
         "pending_jobs": 0,
         "pending_demands": 0,
+        "unknown": {},
         "labels": {"site": "hpc", "gpu": "true"},
     }
     assert (head_dead["health"], head_dead["nodes"], head_dead["cpu_free"]) == ("its head node is dead", 0, 0.0)
     assert (head_dead["running_jobs"], head_dead["pending_demands"]) == (None, None)
+    assert head_dead["unknown"] == {
+        "usage": "Ray has not reported it yet",
+        "jobs": "the cluster responded with status 500",
+    }
     assert "no connection" in away["health"]
-    assert {name for name, value in away.items() if value is not None} == {"conn_id", "health", "labels"}
+    assert {name for name, value in away.items() if value not in (None, {})} == {"conn_id", "health"}
+    assert away["labels"] == {}
 
 
 def test_yaml_says_the_same(hpc: FakeDashboard, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,12 +134,12 @@ def test_a_reason_with_brackets_is_shown_as_it_is(
 def test_a_cluster_that_hangs_costs_its_own_time_only(
     hpc: FakeDashboard, dead: FakeDashboard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "ANSWER_SECONDS", 1.0)
     dead.fail("hang", path="/api/version")
     started = time.monotonic()
     hangs, alive = rows(capsys)
     assert time.monotonic() - started < 8
-    assert hangs["health"] == f"{dead.url}: no proper answer within 1 s"
+    assert hangs["health"] == f"{dead.url}: no complete response within 1 s"
     assert alive["health"] == "healthy"
 
 
@@ -142,7 +149,7 @@ def test_a_connection_that_cannot_work_is_a_row(
     connect(monkeypatch, "odd", hpc, extra={"verify": "no"})
     monkeypatch.setenv("AIRFLOW_VAR_RAY_CLUSTERS", '["gone"]')
     gone, alive, odd = rows(capsys)
-    assert gone["health"] == "there is no such connection"
+    assert gone["health"] == "no such connection"
     assert alive["health"] == "healthy"
     assert "connection 'odd', extra: got unknown ['verify']" in odd["health"]
 
@@ -177,7 +184,7 @@ def test_without_a_database(hpc: FakeDashboard, capsys: pytest.CaptureFixture[st
     run("-o", "json")
     output = capsys.readouterr()
     assert json.loads(output.out)[0]["health"] == "healthy"
-    assert output.err.startswith("The connections in Airflow's database are left out, it cannot be read: ")
+    assert output.err.startswith("Skipping the connections in Airflow's database, which cannot be read: ")
 
 
 @pytest.mark.timeout(400)
@@ -191,7 +198,7 @@ def test_as_a_command_with_and_without_a_database(hpc: FakeDashboard, tmp_path: 
 
     bare = airflow("ray", "clusters", "-o", "json")
     assert [row["conn_id"] for row in json.loads(bare.stdout)] == ["hpc"]
-    assert "it cannot be read" in bare.stderr
+    assert "which cannot be read" in bare.stderr
     assert "Traceback" not in bare.stderr
     airflow("db", "migrate")
     airflow("connections", "add", "stored", "--conn-type", "ray", "--conn-host", hpc.url)

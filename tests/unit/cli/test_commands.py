@@ -58,9 +58,9 @@ def test_down_says_what_it_did(directory: str, capsys: pytest.CaptureFixture[str
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.splitlines() == [
-        "ray_local_1 is down",
-        "ray_local_2 is down",
-        f"No clusters in {directory}",
+        "ray_local_1 stopped",
+        "ray_local_2 stopped",
+        f"No clusters found in {directory}",
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_provider_ray.client import errors
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.hooks.ray import RayHook
@@ -82,14 +82,14 @@ def test_a_cluster_that_resets_one_connection_is_healthy(clusters: Clusters, con
 def test_clusters_that_hang_cost_the_time_of_one(
     clusters: Clusters, context: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(selection, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "ANSWER_SECONDS", 1.0)
     for conn_id in ("a", "b"):
         clusters[conn_id].fail("hang", times=100)
     started = time.monotonic()
     assert chosen("first_healthy", context) == "c"
     assert time.monotonic() - started < 2.0
-    assert "Cluster b is passed over: " in caplog.text
-    assert "no proper answer within 1 s" in caplog.text
+    assert "Skipping cluster b: " in caplog.text
+    assert "no complete response within 1 s" in caplog.text
 
 
 def test_no_healthy_cluster_is_an_error_that_names_each(clusters: Clusters, context: Any) -> None:
@@ -110,7 +110,7 @@ def test_a_cluster_that_refuses_the_token_is_passed_over_and_warned_about(
         connect(monkeypatch, "closed", closed)
         connect(monkeypatch, "opened", opened)
         assert chosen("first_healthy", context, ["closed", "opened"]) == "opened"
-    assert "Cluster closed is passed over" in caplog.text
+    assert "Skipping cluster closed" in caplog.text
     assert "401" in caplog.text
 
 

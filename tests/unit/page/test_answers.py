@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Usage
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -18,7 +19,7 @@ from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.page.answers import cluster_answer, stamped_dags, task_answer
 from airflow_provider_ray.page.task import Task
-from airflow_provider_ray.page.watch import ClusterWatch, Pace
+from airflow_provider_ray.page.watch import ClusterWatch
 from airflow_provider_ray.page.watcher import Watcher
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
@@ -28,8 +29,9 @@ TASK = Task("dag", "run", "task", 3)
 
 
 @pytest.fixture
-def watcher() -> Iterator[Watcher]:
-    made = Watcher(Pace(refresh=0.1))
+def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
+    monkeypatch.setattr(pacing, "PAGE_REFRESH_SECONDS", 0.1)
+    made = Watcher()
     yield made
     made.close()
 
@@ -67,7 +69,7 @@ def known(watcher: Watcher, conn_id: str, *jobs: str) -> ClusterWatch:
     while True:
         (watch,) = watcher.look({conn_id: jobs})
         active = {job.submission_id for job in watch.jobs.value or ()}
-        has_answered = watch.serve.known_at is not None or watch.serve.fault is not None
+        has_answered = watch.serve.known_at is not None or watch.serve.error is not None
         if has_answered and all(name in active or _is_known(watch, name) for name in jobs):
             return watch
         assert time.monotonic() < deadline
@@ -137,9 +139,11 @@ def test_the_whole_of_a_cluster(locked: FakeDashboard, watcher: Watcher) -> None
             {"name": "fpga", "used": 0.0, "total": 1.0},
         ],
         "demands": 0,
+        "usage_fault": None,
         "running": 0,
         "pending": 1,
         "active": 1,
+        "jobs_fault": None,
         "applications": [{"name": "model", "status": "DEPLOY_FAILED", "route": None}],
         "serve_fault": None,
         "may_stop": True,

@@ -9,23 +9,31 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.page import watch as watch_module
-from airflow_provider_ray.page.watch import ClusterWatch, Pace
+from airflow_provider_ray.page.answers import cluster_answer
+from airflow_provider_ray.page.faults import in_words
+from airflow_provider_ray.page.watch import ClusterWatch
 from airflow_provider_ray.page.watcher import Watcher
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 
-PACE = Pace(refresh=0.2, request=1.0, idle=1.0, longest_pause=3.0)
+REFRESH, REQUEST, IDLE, LONGEST_PAUSE = 0.2, 1.0, 1.0, 3.0
 FIRST_LOOK = ["/api/cluster_status", "/api/serve/applications/", "/api/v0/jobs", "/api/v0/nodes", "/api/version"]
 
 
 @pytest.fixture
-def watcher() -> Iterator[Watcher]:
-    made = Watcher(PACE)
+def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
+    monkeypatch.setattr(pacing, "PAGE_REFRESH_SECONDS", REFRESH)
+    monkeypatch.setattr(pacing, "PAGE_REQUEST_SECONDS", REQUEST)
+    monkeypatch.setattr(pacing, "PAGE_IDLE_SECONDS", IDLE)
+    monkeypatch.setattr(pacing, "PAGE_LONGEST_PAUSE_SECONDS", LONGEST_PAUSE)
+    made = Watcher()
     yield made
     made.close()
 
@@ -52,6 +60,12 @@ def look_for(seconds: float, look: Callable[[], Any]) -> None:
     while time.monotonic() < deadline:
         look()
         time.sleep(0.02)
+
+
+def reason(watch: ClusterWatch) -> str | None:
+    """What the page says about the health of a cluster."""
+    said: str | None = cluster_answer(watch, may_stop=False, dags=())["reason"]
+    return said
 
 
 def paths(fake: FakeDashboard) -> list[str]:
@@ -93,7 +107,7 @@ def test_a_hundred_browsers_cost_one_request_per_refresh(
     until(lambda: look("fake").serve.known_at)
     dashboard.requests.clear()
     look_for(2.0, lambda: [look("fake") for _ in range(100)])
-    assert 6 <= len(dashboard.requests) <= 2.0 / (0.9 * PACE.refresh) + 1
+    assert 6 <= len(dashboard.requests) <= 2.0 / (0.9 * REFRESH) + 1
 
 
 def test_when_nobody_looks_nothing_is_asked_and_the_client_is_closed(
@@ -101,9 +115,9 @@ def test_when_nobody_looks_nothing_is_asked_and_the_client_is_closed(
 ) -> None:
     watch = look("fake")
     until(lambda: watch.serve.known_at)
-    until(lambda: watch._client is None, PACE.idle + 3 * PACE.refresh)
+    until(lambda: watch._client is None, IDLE + 3 * REFRESH)
     dashboard.requests.clear()
-    time.sleep(4 * PACE.refresh)
+    time.sleep(4 * REFRESH)
     assert not dashboard.requests
     assert look("fake") is watch
     until(lambda: sorted(paths(dashboard)) == FIRST_LOOK)
@@ -119,7 +133,7 @@ def test_a_cluster_that_hangs_costs_others_nothing(
     assert time.monotonic() - started < 0.1
     until(lambda: well.serve.known_at)
     until(lambda: hanging.fault)
-    assert hanging.fault == "no answer in time"
+    assert reason(hanging) == "no response in time"
     assert well.fault is None
     dashboard.requests.clear()
     look_for(2.0, lambda: watcher.look({"hanging": (), "fake": ()}))
@@ -135,43 +149,98 @@ def test_a_cluster_that_hangs_is_asked_less_and_less_and_at_once_when_it_is_back
     look_for(6.0, lambda: look("fake"))
     # After 0.4, 0.8, 1.6 ... seconds, and a second for each answer that does not come.
     assert 2 <= len(dashboard.requests) <= 5
-    assert look("fake").fault == "no answer in time"
+    assert reason(look("fake")) == "no response in time"
     dashboard.faults.clear()
-    until(lambda: look("fake").fault is None, 2 * PACE.longest_pause)
+    until(lambda: look("fake").fault is None, 2 * LONGEST_PAUSE)
     known = look("fake")
-    assert all(part.fault is None for part in known._regular() if part.is_vital)
+    assert (known.version.error, known.nodes.error) == (None, None)
 
 
-@pytest.mark.parametrize("path", ["/api/version", "/api/v0/jobs", "/api/v0/nodes"])
+@pytest.mark.parametrize(
+    ("name", "path"), [("version", "/api/version"), ("nodes", "/api/v0/nodes"), ("jobs", "/api/v0/jobs")]
+)
 def test_a_single_hiccup_is_over_soon(
-    path: str, dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    path: str,
+    dashboard: FakeDashboard,
+    look: Callable[..., ClusterWatch],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch_module, "FAULTY_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "RETRY_SECONDS", 0.5)
     dashboard.fail("close", times=2, path=path)
-    until(lambda: look("fake").fault, 3.0)
-    until(lambda: look("fake").fault is None, 4.0)
+    until(lambda: getattr(look("fake"), name).error, 3.0)
+    assert bool(look("fake").fault) == (name != "jobs")
+    until(lambda: getattr(look("fake"), name).error is None, 4.0)
+    assert look("fake").fault is None
 
 
 def test_a_cluster_without_serve_is_healthy(dashboard: FakeDashboard, look: Callable[..., ClusterWatch]) -> None:
     dashboard.fail(501, times=1000, path="/api/serve/")
-    until(lambda: look("fake").serve.fault)
+    until(lambda: look("fake").serve.error)
     until(lambda: look("fake").nodes.known_at)
-    assert look("fake").serve.fault == "the cluster answers with status 501"
-    assert look("fake").fault is None
+    answer = cluster_answer(look("fake"), may_stop=False, dags=())
+    assert answer["serve_fault"] == "the cluster responded with status 501"
+    assert (answer["health"], answer["reason"]) == ("healthy", None)
+
+
+@pytest.mark.parametrize("kind", ["hang", 500, 403])
+def test_a_cluster_whose_jobs_cannot_be_listed_is_healthy(
+    dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    monkeypatch.setattr(pacing, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "PAGE_JOBS_SECONDS", 0.5)
+    submit(dashboard, "busy", ends_after=None)
+    until(lambda: look("fake").serve.known_at)
+    dashboard.fail(kind, times=1000, path="/api/v0/jobs")
+    until(lambda: look("fake").jobs.failures >= 2)
+    answer = cluster_answer(look("fake"), may_stop=False, dags=())
+    assert (answer["health"], answer["reason"]) == ("healthy", None)
+    assert (answer["running"], answer["pending"], answer["active"], answer["jobs"]) == (None, None, None, [])
+    reasons = {
+        "hang": "no response in time",
+        500: "the cluster responded with status 500",
+        403: "the cluster rejected the connection's token (403)",
+    }
+    assert answer["jobs_fault"] == reasons[kind]
+    dashboard.faults.clear()
+    until(lambda: look("fake").jobs.current)
+
+
+def test_a_cluster_that_does_not_tell_its_usage_is_healthy(
+    dashboard: FakeDashboard, look: Callable[..., ClusterWatch]
+) -> None:
+    dashboard.fail(500, times=1000, path="/api/cluster_status")
+    until(lambda: look("fake").serve.known_at and look("fake").usage.error)
+    answer = cluster_answer(look("fake"), may_stop=False, dags=())
+    assert (answer["health"], answer["demands"]) == ("healthy", None)
+    assert answer["usage_fault"] == "the cluster responded with status 500"
+    assert {each["used"] for each in answer["resources"]} == {None}
+
+
+def test_after_a_failure_the_version_is_asked_for_as_a_sign_of_life(
+    dashboard: FakeDashboard, look: Callable[..., ClusterWatch]
+) -> None:
+    """Usage or jobs that cannot be had say nothing about the health of the cluster, which is soon known by this."""
+    until(lambda: look("fake").serve.known_at)
+    dashboard.requests.clear()
+    dashboard.fail("hang", times=1000)
+    until(lambda: look("fake") and len(dashboard.requests) >= 3)
+    assert paths(dashboard)[1:3] == ["/api/version", "/api/version"]
+    assert reason(look("fake")) == "no response in time"
 
 
 def test_a_cluster_whose_head_is_dead_is_unhealthy(dashboard: FakeDashboard, look: Callable[..., ClusterWatch]) -> None:
     dashboard.nodes[0]["state"] = "DEAD"
     until(lambda: look("fake").nodes.known_at)
-    assert look("fake").fault == "its head node is dead"
+    assert reason(look("fake")) == "its head node is dead"
 
 
 def test_a_job_list_that_is_slow_is_asked_for_less_often(
     dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = watch_module.RayClient.__aenter__
-    quick = watch_module.Part.overdue
-    monkeypatch.setattr(watch_module.Part, "overdue", lambda part, now: quick(part, now) * 30)
+    quick = SharedAnswer.overdue
+    monkeypatch.setattr(SharedAnswer, "overdue", lambda answer, now: quick(answer, now) * 30)
 
     async def slow_jobs(self: RayClient) -> RayClient:
         opened = await original(self)
@@ -193,28 +262,28 @@ def test_a_job_list_that_is_slow_is_asked_for_less_often(
 
 
 @pytest.mark.parametrize(
-    ("token", "reason"),
+    ("token", "said"),
     [
-        (None, "the cluster demands a token, and the connection has none (401)"),
-        ("wrong", "the cluster does not accept the connection's token (403)"),
+        (None, "the cluster requires a token, and the connection has none (401)"),
+        ("wrong", "the cluster rejected the connection's token (403)"),
     ],
 )
 def test_credentials_that_are_refused(
-    token: str | None, reason: str, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
+    token: str | None, said: str, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FakeDashboard(token="right") as fake:
         connect(monkeypatch, "locked", fake, password=token)
         until(lambda: look("locked").fault)
-        assert look("locked").fault == reason
+        assert reason(look("locked")) == said
 
 
 def test_a_connection_that_is_mended_is_read_again(
     dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     until(lambda: look("broken").fault)
-    assert look("broken").fault == "the API server does not find the connection"
+    assert reason(look("broken")) == "the API server cannot find the connection"
     monkeypatch.setenv("AIRFLOW_CONN_BROKEN", '{"conn_type": "ray", "host": "ray://head:10001"}')
-    until(lambda: "not a ray:// or GCS address" in str(look("broken").fault))
+    until(lambda: "not a ray:// or GCS address" in str(reason(look("broken"))))
     connect(monkeypatch, "broken", dashboard)
     until(lambda: look("broken").answered_at)
     until(lambda: look("broken").fault is None)
@@ -223,7 +292,7 @@ def test_a_connection_that_is_mended_is_read_again(
 def test_a_connection_that_changes_is_noticed_in_time(
     dashboard: FakeDashboard, fake: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "CONNECTION_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "PAGE_CONNECTION_SECONDS", 0.5)
     until(lambda: look("fake").serve.known_at)
     connect(monkeypatch, "fake", fake)
     until(lambda: look("fake") and fake.requests)
@@ -241,11 +310,12 @@ def test_what_the_server_says_is_not_repeated(
             fake.fail(
                 status, times=1, text="you sent Authorization: Bearer s3cret-token", headers={"Location": "s3cret"}
             )
-        seen = set()
+        seen: set[str] = set()
 
         def reasons() -> bool:
-            seen.add(look("echo").fault)
-            return len(seen - {None}) == 3
+            watch = look("echo")
+            seen.update(in_words(each.error) for each in watch._regular() if each.error)
+            return len(seen) == 3
 
         until(reasons, 10.0)
         assert "s3cret" not in str(seen)
@@ -272,7 +342,7 @@ def test_a_job_that_the_cluster_does_not_know(dashboard: FakeDashboard, look: Ca
 def test_single_jobs_are_forgotten_in_the_end(
     dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch_module, "SINGLE_LIMIT", 2)
+    monkeypatch.setattr(pacing, "PAGE_JOBS_KEPT", 2)
     for name in ("a", "b", "c"):
         until(lambda name=name: name in look("fake", name).single)
     assert list(look("fake").single) == ["b", "c"]
@@ -285,7 +355,7 @@ def test_a_job_that_is_stopped_is_gone_with_the_next_look(
     until(lambda: look("fake").serve.known_at)
     assert [job.submission_id for job in look("fake").jobs.value or ()] == ["busy"]
     assert asyncio.run(watcher.stop_job("fake", "busy")) is True
-    until(lambda: not look("fake").jobs.value, 2 * PACE.refresh)
+    until(lambda: not look("fake").jobs.value, 2 * REFRESH)
     assert asyncio.run(watcher.stop_job("fake", "busy")) is False
 
 
@@ -294,7 +364,7 @@ def test_a_stop_waits_no_longer_than_a_look(dashboard: FakeDashboard, watcher: W
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         asyncio.run(watcher.stop_job("fake", "busy"))
-    assert time.monotonic() - started < 4 * PACE.request
+    assert time.monotonic() - started < 4 * REQUEST
 
 
 def test_a_watcher_that_never_looked_can_be_closed() -> None:

@@ -59,7 +59,7 @@ def test_waits_for_the_head(dashboard: FakeDashboard, context: Any, task_log: Ta
     dashboard.nodes[0]["state"] = "DEAD"
     later(dashboard.nodes[0].update, {"state": "ALIVE"})
     assert run(sensor(deferrable=deferrable), context)["fake"]["head_alive"] is True
-    assert task_log.lines.count("Not yet: fake: its head node is dead") == 1
+    assert task_log.lines.count("Not ready yet: fake: its head node is dead") == 1
 
 
 @MODES
@@ -114,7 +114,7 @@ def test_unknown_is_never_room(
 
 def test_the_time_is_up_with_what_is_lacking(dashboard: FakeDashboard, other: FakeDashboard, context: Any) -> None:
     task = sensor(conn_id=["fake", "other"], free_resources={"GPU": 1}, timeout=0.3, deferrable=True)
-    message = "0 of the clusters were enough in time, 2 wanted; fake: it has no GPU; other: it has no GPU"
+    message = "0 of the clusters were ready in time, 2 required; fake: it has no GPU; other: it has no GPU"
     with pytest.raises(AirflowSensorTimeout, match=message):
         run(task, context)
 

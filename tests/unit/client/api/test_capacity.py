@@ -201,6 +201,7 @@ async def test_a_cluster_that_has_not_looked_yet(fake: FakeDashboard, client: Ra
     fake.has_status = False
     found = await read_capacity(client)
     assert (found.free, found.pending_demands, found.running_jobs) == (None, None, 0)
+    assert found.unknown == {"usage": "Ray has not reported it yet"}
 
 
 async def test_a_part_that_hangs_is_unknown(
@@ -212,15 +213,38 @@ async def test_a_part_that_hangs_is_unknown(
     found = await read_capacity(client)
     assert time.monotonic() - started < 5
     assert found.running_jobs is None
+    assert found.unknown == {"jobs": "no response within 0.3 s"}
     assert found.free is not None
 
 
-@pytest.mark.parametrize("path", ["/api/cluster_status", "/api/v0/cluster_metadata", "/api/v0/jobs", "/api/v0/nodes"])
+@pytest.mark.parametrize("path", ["/api/version", "/api/v0/nodes"])
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_is_never_unknown(fake: FakeDashboard, client: RayClient, path: str, status: int) -> None:
+async def test_a_refusal_of_version_or_nodes_is_an_error(
+    fake: FakeDashboard, client: RayClient, path: str, status: int
+) -> None:
     fake.fail(status, path=path)
     with pytest.raises(errors.RayAuthError, match=f"{path}: {status}"):
         await read_capacity(client)
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/api/cluster_status", "usage"),
+        ("/api/v0/cluster_metadata", "python_version"),
+        ("/api/v0/jobs", "jobs"),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403, 500])
+async def test_what_is_unknown_has_a_reason(
+    fake: FakeDashboard, client: RayClient, path: str, what: str, status: int
+) -> None:
+    """In our words: a server could repeat what it was sent."""
+    fake.fail(status, path=path, text="Authorization: Bearer s3cret")
+    found = await read_capacity(client)
+    assert list(found.unknown) == [what]
+    assert str(status) in found.unknown[what]
+    assert "s3cret" not in str(found)
 
 
 @pytest.mark.parametrize("path", ["/api/version", "/api/v0/nodes"])

@@ -20,4 +20,4 @@ def test_what_cannot_be_met_is_named(wanted: Any) -> None:
     with pytest.raises(RayConfigError) as caught:
         how_many(wanted, 3, field="policy", what="clusters of the moon")
     assert (caught.value.field, caught.value.got) == ("policy", repr(wanted))
-    assert caught.value.expected == "'all', 'any' or a number from 1 to 3, the clusters of the moon"
+    assert caught.value.expected == "'all', 'any' or a number from 1 to 3 (the number of clusters of the moon)"

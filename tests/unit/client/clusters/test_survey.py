@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import errors
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.client.api.ray_client import RayClient
-from airflow_provider_ray.client.clusters import survey as survey_module
 from airflow_provider_ray.client.clusters.survey import Findings, Room, find, survey, wait_for_room
 from airflow_provider_ray.client.config import ClusterConfig
 from tests.fake_dashboard import FakeDashboard
@@ -58,12 +57,15 @@ def nobody() -> ClusterConfig:
     [
         ({}, None),
         ({"free_resources": {"CPU": 2, "odd": 0.5}, "max_pending_jobs": 1, "max_running_jobs": 3}, None),
-        ({"free_resources": {"CPU": 2.5}}, "2 of 4 CPU free, 2.5 wanted"),
+        ({"free_resources": {"CPU": 2.5}}, "2 of 4 CPU free, 2.5 required"),
         ({"free_resources": {"GPU": 1}}, "it has no GPU"),
         ({"free_resources": {"silent": 1}}, "its free silent is unknown"),
-        ({"max_pending_jobs": 0}, "1 pending jobs, 0 at most"),
-        ({"max_running_jobs": 2}, "3 running jobs, 2 at most"),
-        ({"free_resources": {"CPU": 3}, "max_running_jobs": 0}, "2 of 4 CPU free, 3 wanted, 3 running jobs, 0 at most"),
+        ({"max_pending_jobs": 0}, "1 pending jobs, at most 0 allowed"),
+        ({"max_running_jobs": 2}, "3 running jobs, at most 2 allowed"),
+        (
+            {"free_resources": {"CPU": 3}, "max_running_jobs": 0},
+            "2 of 4 CPU free, 3 required, 3 running jobs, at most 0 allowed",
+        ),
     ],
 )
 def test_what_a_cluster_lacks(room: dict[str, Any], lack: str | None) -> None:
@@ -77,6 +79,16 @@ def test_what_a_cluster_lacks(room: dict[str, Any], lack: str | None) -> None:
         ({"free": None}, {"free_resources": {"CPU": 0.5}}, "its free CPU is unknown"),
         ({"pending_jobs": None}, {"max_pending_jobs": 99}, "its pending jobs are unknown"),
         ({"running_jobs": None}, {"max_running_jobs": 99}, "its running jobs are unknown"),
+        (
+            {"running_jobs": None, "unknown": {"jobs": "no response within 5 s"}},
+            {"max_running_jobs": 99},
+            "its running jobs are unknown (no response within 5 s)",
+        ),
+        (
+            {"free": None, "unknown": {"usage": "Ray has not reported it yet"}},
+            {"free_resources": {"CPU": 0.5}},
+            "its free CPU is unknown (Ray has not reported it yet)",
+        ),
     ],
 )
 def test_unknown_is_never_room(unknown: dict[str, Any], room: dict[str, Any], lack: str) -> None:
@@ -106,12 +118,15 @@ def test_bad_fields_are_named(fields: dict[str, Any], message: str) -> None:
         Room.from_fields(**fields)
 
 
-async def test_clusters_that_are_away_or_hang_or_refuse_delay_nobody(fakes: list[FakeDashboard]) -> None:
+async def test_clusters_that_are_away_or_hang_or_refuse_delay_nobody(
+    fakes: list[FakeDashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fakes[0].fail("hang", path="/api/version")
     fakes[1].fail(401, path="/api/version")
     given = {**configs(fakes), "nobody": nobody(), "tls": ClusterConfig(url="https://127.0.0.1:1", verify="/none.pem")}
     started = time.monotonic()
-    answers = await survey(given, within=2.0)
+    monkeypatch.setattr(pacing, "ANSWER_SECONDS", 2.0)
+    answers = await survey(given)
     assert time.monotonic() - started < 8
     assert list(answers) == ["c0", "c1", "c2", "nobody", "tls"]
     assert [type(answer) for answer in answers.values()] == [
@@ -121,7 +136,7 @@ async def test_clusters_that_are_away_or_hang_or_refuse_delay_nobody(fakes: list
         errors.RayClusterUnavailable,
         errors.RayConfigError,
     ]
-    assert str(answers["c0"]) == f"{fakes[0].url}: no proper answer within 2 s"
+    assert str(answers["c0"]) == f"{fakes[0].url}: no complete response within 2 s"
 
 
 async def test_a_look_at_some_that_are_ready_and_some_that_are_not(fakes: list[FakeDashboard]) -> None:
@@ -130,16 +145,16 @@ async def test_a_look_at_some_that_are_ready_and_some_that_are_not(fakes: list[F
     found = find(await survey(configs(fakes)), Room(free_resources={"CPU": 1}))
     assert set(found.ready) == {"c0"}
     assert found.ready["c0"]["free"]["CPU"] == 2.0
-    assert found.waiting["c1"] == "0.5 of 2 CPU free, 1 wanted"
+    assert found.waiting["c1"] == "0.5 of 2 CPU free, 1 required"
     assert "503" in found.waiting["c2"]
     assert found.fault is None
     assert [found.is_over(number) for number in (1, 2)] == [True, False]
-    assert found.lacks.startswith("c1: 0.5 of 2 CPU free, 1 wanted; c2: ")
+    assert found.lacks.startswith("c1: 0.5 of 2 CPU free, 1 required; c2: ")
     assert Findings.from_json(found.to_json()) == found
 
 
 async def test_a_fault_names_its_connection_and_ends_the_wait(fakes: list[FakeDashboard]) -> None:
-    fakes[1].fail(403, path="/api/v0/jobs")
+    fakes[1].fail(403, path="/api/v0/nodes")
     found = find(await survey(configs(fakes)), Room())
     assert isinstance(found.fault, errors.RayAuthError)
     assert str(found.fault).startswith("connection 'c1': GET ")
@@ -162,16 +177,16 @@ async def test_waiting_ends_with_what_was_found_last(fakes: list[FakeDashboard],
     caplog.set_level(logging.INFO)
     async with RayClient(ClusterConfig(url=fakes[0].url)) as client:
         found = await wait_for_room({"c0": client}, room, required=1, poll_interval=0.1, timeout=0.5, logger=logger)
-    assert caplog.messages.count("Not yet: c0: 0 of 2 CPU free, 1 wanted") == 1
+    assert caplog.messages.count("Not ready yet: c0: 0 of 2 CPU free, 1 required") == 1
     assert not found.ready
     with pytest.raises(
-        errors.RayClusterUnavailable, match="^0 of the clusters were enough in time, 1 wanted; c0: 0 of"
+        errors.RayClusterUnavailable, match="^0 of the clusters were ready in time, 1 required; c0: 0 of"
     ):
         found.result(1)
 
 
 async def test_a_cluster_that_hangs_is_waited_for(fakes: list[FakeDashboard], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_module, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "ANSWER_SECONDS", 1.0)
     fakes[0].fail("hang", path="/api/version")
     async with RayClient(ClusterConfig(url=fakes[0].url)) as client:
         found = await wait_for_room(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.jobs import LOGS_AT_ONCE
 from airflow_provider_ray.client.api.models import JobDetails
@@ -19,9 +20,8 @@ from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailab
 from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.client.jobs.driver_log import DriverLog
 from airflow_provider_ray.client.jobs.waiting import wait_for_job, wait_for_submission
-from airflow_provider_ray.client.sharing import shared_client as sharing
-from airflow_provider_ray.client.sharing.answer import ROUND_SECONDS
-from airflow_provider_ray.client.sharing.shared_client import SharedClient, SharedJobs, shared_client
+from airflow_provider_ray.client.sharing.shared_client import SharedClient, shared_client
+from airflow_provider_ray.client.sharing.shared_jobs import SharedJobs
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.lines import Lines
 
@@ -67,7 +67,7 @@ async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
         return await quick(self, *arguments, **options)
 
     monkeypatch.setattr(SharedJobs, "pick", slow)
-    monkeypatch.setattr(sharing, "LISTING_SHARE", 1.0)
+    monkeypatch.setattr(pacing, "SLOW_ANSWER_SHARE", 1.0)
     names = await submit(fake, 10, ends_after=5.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
     assert len([request for request in fake.requests if (request.method, request.path) == ("GET", PATH)]) == 1
@@ -79,7 +79,9 @@ async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
 )
 async def test_the_cluster_is_kept_busy_as_little_as_can_be(number: int, list_seconds: float, pays: bool) -> None:
     jobs = SharedClient(ClusterConfig(url="http://127.0.0.1:1")).jobs
-    jobs._list_seconds, jobs._listed_at = list_seconds, monotonic()
+    jobs._listed.asked_at, jobs._listed.took = monotonic() - list_seconds, list_seconds
+    if list_seconds == inf:
+        jobs._listed.asked_at, jobs._listed.took, jobs._avoids_lists = monotonic(), 0.0, True
     assert jobs._listing_pays(number) == pays
 
 
@@ -103,13 +105,13 @@ async def test_many_searches_cost_a_list_a_second(fake: FakeDashboard) -> None:
 async def test_a_list_that_fails_fails_those_who_asked_and_nobody_later(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "LONGEST_PAUSE_SECONDS", 0.1)
     await submit(fake, 1)
     fake.fail(503, path=PATH)
     async with shared_client(ClusterConfig(url=fake.url)) as client:
         answers = await asyncio.gather(client.jobs.list(), client.jobs.list(), return_exceptions=True)
         assert {type(answer) for answer in answers} == {RayClusterUnavailable}
-        await asyncio.sleep(ROUND_SECONDS + 0.2)
+        await asyncio.sleep(pacing.ROUND_SECONDS + 0.2)
         assert [job.submission_id for job in await client.jobs.list()] == ["j0"]
 
 
@@ -182,7 +184,7 @@ async def _ends(tasks: list[asyncio.Task[None]], number: int) -> None:
 
 def _pays_unless_it_fails(jobs: SharedJobs, number: int) -> bool:
     """However slow this host is."""
-    return number >= sharing.LIST_FROM and jobs._list_seconds < inf
+    return number >= pacing.LIST_FROM and not jobs._avoids_lists
 
 
 async def test_all_who_miss_their_job_share_a_sign_of_life(
