@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
+import psutil
 from aiohttp import web
 
 CLUSTERS = 3
@@ -43,11 +44,16 @@ def _run(jobs: int, wait: Wait) -> dict[str, Any]:
 
 async def _measured(urls: list[str], jobs: int, wait: Wait) -> dict[str, Any]:
     lags: list[float] = []
+    process, memory = psutil.Process(), [psutil.Process().memory_info().rss]
     probe = asyncio.create_task(_probe(lags))
     for url in urls:
         await _get(f"{url}/go")
     cpu, started = time.process_time(), time.monotonic()
-    delays = await asyncio.gather(*(wait(url, f"j{number}") for url in urls for number in range(jobs)))
+    waits = [asyncio.create_task(wait(url, f"j{number}")) for url in urls for number in range(jobs)]
+    # All of them wait by then, and none has ended.
+    await asyncio.sleep(ENDS[0] - 1)
+    memory.append(process.memory_info().rss)
+    delays = await asyncio.gather(*waits)
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     probe.cancel()
     requests = [int(await _get(f"{url}/count")) for url in urls]
@@ -56,6 +62,7 @@ async def _measured(urls: list[str], jobs: int, wait: Wait) -> dict[str, Any]:
         "loop lag, p99, ms": round(statistics.quantiles(lags, n=100)[98] * 1000, 1),
         "CPU, share of a core": round(cpu / seconds, 3),
         "from a job's end to its event, median, s": round(statistics.median(delays), 2),
+        "memory per 1,000 waits, MB": round((memory[1] - memory[0]) / 1e6 * 1000 / len(waits), 1),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -80,6 +80,15 @@ class Jobs:
             }
 
         return await self._http.read("GET", "/api/jobs/", build)
+
+    async def wait_for_news(self, job: JobDetails, pauses: Iterator[float], within: float) -> None:
+        """Sleep until there may be something new about a job.
+
+        :param job: the job as last seen.
+        :param pauses: seconds from one look to the next.
+        :param within: seconds to sleep at most.
+        """
+        await asyncio.sleep(min(next(pauses), within))
 
     async def stop(self, submission_id: str) -> bool:
         """Ask a job to stop; it ends later. False when it had ended already."""

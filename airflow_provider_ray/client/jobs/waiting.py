@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from time import monotonic
 
+from airflow_provider_ray.client.api import node_health
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
@@ -59,7 +60,7 @@ async def wait_for_job(
     """
     deadline = None if timeout is None else monotonic() + timeout
     startup_deadline = None if startup_timeout is None else monotonic() + startup_timeout
-    pauses, job = intervals(poll_interval), None
+    pauses, log_pauses, job = intervals(poll_interval), intervals(poll_interval), None
     while True:
         job = await _next(client, submission_id, was_there=owned or job is not None)
         if is_terminal(job.status):
@@ -75,7 +76,9 @@ async def wait_for_job(
         left = _left(min((each for each in (deadline, startup_deadline) if each is not None), default=None))
         if left is not None and left <= 0:
             return await _stop_late(client, job, log) if owned else job
-        await asyncio.sleep(min(next(pauses), math.inf if left is None else left))
+        # The driver's log has news although the job has none, and the state of its node has to be looked at.
+        longest = next(log_pauses) if log is not None else node_health.LOOK_SECONDS
+        await client.jobs.wait_for_news(job, pauses, longest if left is None else min(longest, left))
 
 
 async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> JobDetails:

@@ -1,7 +1,8 @@
 """States of many jobs in few requests.
 
-However many jobs are waited for, their cluster is asked in rounds, one a second at most, and every wait gets the state
-of its job from the next round.
+However many jobs are waited for, their cluster is asked in rounds, one a second at most. A wait sleeps until a round
+shows something new about its job: waking ten thousand waits every second would keep the event loop, and the garbage
+collector behind it, busy with nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import TypeAlias
 
@@ -24,12 +27,34 @@ log = logging.getLogger(__name__)
 _Wanted: TypeAlias = dict[str, list[asyncio.Future[JobDetails]]]
 
 
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """A wait for news of a job.
+
+    :param job: the job as the waiter knows it.
+    :param pauses: seconds from one look to the next.
+    :param due: time of the next look (monotonic).
+    :param woken: done when there are news, or when the waiter has to look for itself.
+    """
+
+    job: JobDetails
+    pauses: Iterator[float]
+    due: float
+    woken: asyncio.Future[None]
+
+    def wake(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+
 class SharedJobs(Jobs):
     """Jobs of one cluster; states that are asked for at about the same time come from the same answer."""
 
     def __init__(self, http: Http) -> None:
         super().__init__(http)
         self._wanted: _Wanted = {}
+        self._watches: set[_Watch] = set()
+        self._asked = asyncio.Event()
         self._rounds: asyncio.Task[None] | None = None
         self._next_round = 0.0
         self._get_seconds = 0.005
@@ -47,10 +72,25 @@ class SharedJobs(Jobs):
             return listed[submission_id]
         # Everyone gets a future of their own, so that giving up costs nobody else the answer.
         answer: asyncio.Future[JobDetails] = asyncio.get_running_loop().create_future()
+        if not self._wanted:
+            self._asked.set()
         self._wanted.setdefault(submission_id, []).append(answer)
-        if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.create_task(self._run_rounds())
+        self._start_rounds()
         return await answer
+
+    async def wait_for_news(self, job: JobDetails, pauses: Iterator[float], within: float) -> None:
+        """Sleep until a round shows something new about a job; see :meth:`.Jobs.wait_for_news`."""
+        due = monotonic() + next(pauses)
+        watch = _Watch(job, pauses, due, asyncio.get_running_loop().create_future())
+        self._watches.add(watch)
+        self._asked.set()
+        self._start_rounds()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await watch.woken
+        finally:
+            self._watches.discard(watch)
 
     async def list(self) -> Sequence[JobDetails]:
         """Jobs of the cluster; all who ask at about the same time get the same answer."""
@@ -63,26 +103,59 @@ class SharedJobs(Jobs):
             self._rounds.cancel()
             await asyncio.gather(self._rounds, return_exceptions=True)
 
+    def _start_rounds(self) -> None:
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run_rounds())
+
     async def _run_rounds(self) -> None:
-        while self._wanted:
-            await asyncio.sleep(max(self._next_round - monotonic(), pacing.GATHER_SECONDS))
+        while self._wanted or self._watches:
+            due = 0.0 if self._wanted else min(watch.due for watch in self._watches)
+            pause = max(max(due, self._next_round) - monotonic(), pacing.GATHER_SECONDS)
+            self._asked.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._asked.wait()
+                    # Someone asked meanwhile, so that the next round may be due earlier.
+                    continue
             await self._round()
 
     async def _round(self) -> None:
         wanted = {key: futures for key, futures in self._wanted.items() if any(_unanswered(futures))}
-        self._wanted = {}
-        self._next_round = monotonic() + pacing.ROUND_SECONDS
+        self._wanted, now = {}, monotonic()
+        for watch in self._watches:
+            if watch.due <= now:
+                wanted.setdefault(str(watch.job.submission_id), [])
+        self._next_round = now + pacing.ROUND_SECONDS
         try:
-            await self._answer(wanted)
+            seen = await self._answer(wanted)
         except Exception as error:
             for futures in wanted.values():
                 _refuse(futures, error)
+            seen = {}
+        await self._tell(seen, wanted)
 
-    async def _answer(self, wanted: _Wanted) -> None:
-        listed = await self._list(wanted) if self._listing_pays(len(wanted)) else {}
+    async def _tell(self, seen: Mapping[str, JobDetails], wanted: Container[str]) -> None:
+        """Wake those who wait for news: there are some, or their job could not be seen although a look was due."""
+        woken, now = 0, monotonic()
+        for watch in list(self._watches):
+            name = str(watch.job.submission_id)
+            job = seen.get(name)
+            if job == watch.job:
+                if watch.due <= now:
+                    watch.due = now + next(watch.pauses)
+            elif job is not None or name in wanted:
+                watch.wake()
+                self._watches.discard(watch)
+                woken += 1
+                if woken % pacing.WOKEN_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    async def _answer(self, wanted: _Wanted) -> Mapping[str, JobDetails]:
+        """Answer those who asked, and return all jobs that were seen on the way."""
+        watched = {str(watch.job.submission_id) for watch in self._watches}
+        listed = await self._list(wanted.keys() | watched) if self._listing_pays(len(wanted)) else {}
+        seen = dict(listed)
         for number, (submission_id, futures) in enumerate(wanted.items(), start=1):
-            if not any(_unanswered(futures)):
-                continue
             if submission_id in listed:
                 job = listed[submission_id]
             else:
@@ -94,10 +167,12 @@ class SharedJobs(Jobs):
                     if error.transient:
                         raise
                     continue
+                seen[submission_id] = job
             for future in _unanswered(futures):
                 future.set_result(job)
             if number % pacing.WOKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        return seen
 
     def _listing_pays(self, number: int) -> bool:
         """Whether lists keep the cluster busy for a smaller share of the time than one request per job would.

@@ -144,10 +144,33 @@ async def test_a_cluster_that_comes_back_is_not_asked_for_each_job(
     waits = [asyncio.create_task(wait(fake, name)) for name in names]
     await asyncio.sleep(2)
     asked = len(fake.asked("GET", PATH))
-    fake.fail(503, path=PATH, times=6)
+    fake.fail(503, path=PATH, times=10**6)
+    await asyncio.sleep(2.5)
+    fake.faults.clear()
     assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
-    # Of six that fail three are lists; the single requests that follow them fail for all in the round.
+    # While it is away, one list and one single request fail for everyone in a round.
     assert len(fake.asked("GET", PATH)) - asked < 30
+
+
+async def test_a_wait_sleeps_until_its_job_has_news(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is woken for a round without news, which is what keeps ten thousand waits cheap."""
+    names = await submit(fake, 30, ends_after=5.0)
+    fake.jobs["j0"].outcome = Outcome(ends_after=2.0)
+    woken, get = [], SharedJobs.get
+
+    async def counted(jobs: SharedJobs, submission_id: str) -> JobDetails:
+        woken.append(submission_id)
+        return await get(jobs, submission_id)
+
+    monkeypatch.setattr(SharedJobs, "get", counted)
+    waits = [asyncio.create_task(wait(fake, name)) for name in names]
+    await asyncio.sleep(4)
+    lists = len([request for request in fake.asked("GET", PATH) if request.path == PATH])
+    # Each asked once when it began; the job that has ended was looked at again.
+    assert sorted(woken) == sorted([*names, "j0"])
+    assert lists >= 3
+    assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
+    assert len(woken) == 2 * len(names)
 
 
 async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
