@@ -145,7 +145,7 @@ def an_id_that_another_job_has(stage: Stage) -> None:
         (job,) = owner.jobs(owner.cluster, "count")
         taken = stage.run("e2e_faults_taken", submission_id=job["submission_id"])
         taken.expect("taken", "failed")
-        assert "which another job on this cluster has" in taken.text("taken")
+        assert "which another job on this cluster uses" in taken.text("taken")
         owner.ended(seen, "SUCCEEDED")
 
 

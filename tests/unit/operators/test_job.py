@@ -86,7 +86,7 @@ def test_says_the_same_about_a_failed_job_in_both_modes(
         f"Ray job {job!r} on 'ray_default' failed",
         "status=FAILED error_type=JOB_ENTRYPOINT_COMMAND_ERROR driver_exit_code=3",
         "Ray says: Job entrypoint command failed, last available logs:",
-        "Last lines of the driver's log:",
+        "Last lines of the driver log:",
         "  one",
         "  Traceback",
         "  ValueError: two",
