@@ -40,7 +40,7 @@ class _Ports:
 class AirflowStack:
     """Airflow's four components, started in an empty home directory and stopped until no process is left.
 
-    The processes are recognised by a marker in their environment; no other process is ever signalled.
+    The processes are recognized by a marker in their environment; no other process is ever signaled.
 
     :param home: AIRFLOW_HOME and HOME of all components; created if missing.
     :param bundles: Dag folders by bundle name.

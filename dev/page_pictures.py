@@ -17,7 +17,7 @@ from dev.page_site import DAG_ID, Site, connected, fifty, site, three
 from dev.screenshots import IMAGES, WIDTH, Camera, camera
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-# Time until a hanging cluster is recognised as such.
+# Time until a hanging cluster is recognized as such.
 HANGING_MS = 9_000
 
 

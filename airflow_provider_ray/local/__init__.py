@@ -193,7 +193,7 @@ def _save(path: Path, clusters: Sequence[LocalCluster]) -> None:
 
 @contextlib.contextmanager
 def _one_start_at_a_time() -> Iterator[None]:
-    """Serialise starts by the same user: ports stay free until the heads are up, so two starts could pick the same."""
+    """Serialize starts by the same user: ports stay free until the heads are up, so two starts could pick the same."""
     lock_file = Path(TEMP_ROOT, f"airflow-ray-local-{os.getuid()}.lock")
     descriptor = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     try:

@@ -1,6 +1,6 @@
 """A Ray head as a child process: start it, find its processes, check that it runs a job, stop it.
 
-Its processes are recognised by a marker in their environment. Only processes with the marker are ever signalled, so
+Its processes are recognized by a marker in their environment. Only processes with the marker are ever signaled, so
 other Ray clusters on the host are safe, and processes that outlive their head are still found.
 """
 

@@ -28,7 +28,7 @@ class DrawOperator(BaseOperator):
 
 
 def _square() -> bytes:
-    """Return a PNG of a single colour."""
+    """Return a PNG of a single color."""
     header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + b"\x1f\x77\xb4" * SIDE) * SIDE)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")

@@ -23,7 +23,7 @@ from airflow_provider_ray.client.jobs.packaging import upload_working_dir
 
 T = TypeVar("T")
 
-# Random text in a job's metadata, by which the submitter recognises its own job.
+# Random text in a job's metadata, by which the submitter recognizes its own job.
 NONCE_KEY = "airflow_nonce"
 SECOND_LOOK_SECONDS = 3.0
 
