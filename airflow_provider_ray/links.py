@@ -1,4 +1,4 @@
-"""Links from a task to Ray's dashboard, and to the picture that it has drawn."""
+"""Links from a task to Ray's dashboard and to the picture that the task has drawn."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 
-# XCom with a PNG in base64, at most 8 MiB of it, which the plugin serves as a picture.
+# XCom key of a base64-encoded PNG of at most 8 MiB, which the plugin serves as a picture.
 PICTURE_KEY = "ray_picture"
 
 
 class RayJobLink(BaseOperatorLink):
-    """The job's page in the dashboard.
+    """Link to the job's page in Ray's dashboard.
 
-    The operator writes the XCom when the id is known, so that the link is there while the job runs. Airflow asks for
-    the link again after each worker phase and stores the answer, which is therefore the stored one.
+    The operator writes the XCom as soon as the submission id is known, so the link works while the job runs. Airflow
+    asks for the link again after each worker phase and stores the answer in the same XCom, so this returns the stored
+    value.
     """
 
     @property
@@ -33,9 +34,9 @@ class RayJobLink(BaseOperatorLink):
 
 
 class RayPictureLink(BaseOperatorLink):
-    """The picture that a task has left in its XCom ``ray_picture``; see :mod:`airflow_provider_ray.page`.
+    """Link to the picture that a task pushed as the XCom ``ray_picture``; see :mod:`airflow_provider_ray.page`.
 
-    Relative to the root of the UI, wherever that is: a worker need not know the address.
+    The link is relative to the root of the UI, so a worker does not need to know the UI's address.
     """
 
     @property

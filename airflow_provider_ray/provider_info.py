@@ -1,4 +1,4 @@
-"""What Airflow discovers about this package; a pure dict, since it is read at every start of Airflow."""
+"""Provider metadata for Airflow: a plain dict without imports, because Airflow reads it at every start."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _INTEGRATION = "Ray"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Provider metadata in the form of ``provider_info.schema.json`` of Airflow 3.3."""
+    """Return the metadata in the format of Airflow 3.3's ``provider_info.schema.json``."""
     return {
         "package-name": "airflow-provider-ray-fleet",
         "name": "Ray",
-        "description": "Fleets of `Ray <https://www.ray.io/>`__ clusters: jobs, Serve applications and fan-out.",
+        "description": "Jobs, Serve applications and fan-out on fleets of `Ray <https://www.ray.io/>`__ clusters.",
         "integrations": [
             {
                 "integration-name": _INTEGRATION,
@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, Any]:
                         "host": "ray-head.example or https://ray.example/prefix",
                         "port": "8265",
                         "schema": "http",
-                        "password": "only for clusters with token authentication",
+                        "password": "only if the cluster uses token authentication",
                     },
                 },
                 "conn-fields": _connection_fields(),
@@ -62,38 +62,36 @@ def _modules(*names: str) -> dict[str, Any]:
 
 
 def _connection_fields() -> dict[str, Any]:
-    """Extras of the connection; Airflow masks those whose name contains ``token`` or ``auth_header``."""
+    """Return the extra fields of the connection; Airflow masks names with ``token`` or ``auth_header`` in them."""
     return {
         "verify_ssl": _field(
-            "Verify TLS", "Check the certificate of the dashboard and of Serve.", "boolean", default=True
+            "Verify TLS", "Verify the certificates of the dashboard and of Serve.", "boolean", default=True
         ),
-        "ca_cert": _field("CA bundle", "Path of a PEM file on the Airflow hosts.", "string"),
-        "client_cert": _field("Client certificate", "Path of a PEM file, for mutual TLS.", "string"),
-        "client_key": _field("Client key", "Path of the key, if the certificate file has none.", "string"),
-        "path_prefix": _field("Path prefix", "Where a proxy serves the dashboard, such as /ray.", "string"),
-        "auth_headers": _field("Headers", "Further headers for the dashboard, as a JSON object.", "object"),
-        "connect_timeout": _field("Connect timeout (s)", "Default 5.", "number", exclusiveMinimum=0),
-        "read_timeout": _field("Read timeout (s)", "Default 30.", "number", exclusiveMinimum=0),
+        "ca_cert": _field("CA bundle", "Path to a PEM file on the Airflow hosts.", "string"),
+        "client_cert": _field("Client certificate", "Path to a PEM file, for mutual TLS.", "string"),
+        "client_key": _field("Client key", "Path to the private key, unless it is in the certificate file.", "string"),
+        "path_prefix": _field("Path prefix", "Path under which a proxy serves the dashboard, such as /ray.", "string"),
+        "auth_headers": _field("Headers", "Additional headers for the dashboard, as a JSON object.", "object"),
+        "connect_timeout": _field("Connect timeout (s)", "Default: 5.", "number", exclusiveMinimum=0),
+        "read_timeout": _field("Read timeout (s)", "Default: 30.", "number", exclusiveMinimum=0),
         "serve_url": _field(
             "Serve address",
-            "Base URL of Ray Serve as Airflow reaches it; default: the dashboard's host and the port of Serve.",
+            "Base URL at which Airflow reaches Ray Serve. Default: the dashboard's host and the port that Serve uses.",
             "string",
         ),
         "serve_token": _field(
             "Serve token",
-            "Bearer token for Serve; the cluster token is never sent there.",
+            "Bearer token for Serve. The cluster token is never sent to Serve.",
             "string",
             format="password",
         ),
-        "serve_auth_headers": _field("Serve headers", "Further headers for Serve, as a JSON object.", "object"),
+        "serve_auth_headers": _field("Serve headers", "Additional headers for Serve, as a JSON object.", "object"),
         "public_url": _field(
-            "Public dashboard address", "For links in the UI, if browsers use another address.", "string"
+            "Public dashboard address", "For links in the UI, if browsers use a different address.", "string"
         ),
-        "labels": _field(
-            "Labels", 'What selectors choose clusters by, such as {"site": "hpc", "gpu": "true"}.', "object"
-        ),
+        "labels": _field("Labels", 'Labels that selectors match, such as {"site": "hpc", "gpu": "true"}.', "object"),
         "max_jobs": _field(
-            "Jobs at most", "How many jobs may be in flight; default: any number.", "integer", minimum=1
+            "Maximum concurrent jobs", "Maximum number of jobs in flight. Default: no limit.", "integer", minimum=1
         ),
     }
 

@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 60.0
 
 
 class ApiError(Exception):
-    """The API did not do what was asked.
+    """An API request failed.
 
     :param status: HTTP status of the answer.
     """
@@ -24,10 +24,10 @@ class ApiError(Exception):
 
 
 class AirflowApi:
-    """One method per thing that the demonstration and the tests ask of Airflow.
+    """The API calls that the demo and the tests need, one method each.
 
     :param url: address of the API server.
-    :param user: name to log in with.
+    :param user: user name to log in with.
     :param password: the user's password.
     """
 
@@ -38,7 +38,7 @@ class AirflowApi:
 
     @staticmethod
     def health(url: str) -> dict[str, Any]:
-        """State of the components; needs no log-in.
+        """Return the state of the components; needs no login.
 
         :raises OSError: when the API server does not answer.
         """
@@ -58,21 +58,21 @@ class AirflowApi:
 
         :param path: path below ``/api/v2/``.
         :param request: ``json``, ``params`` or ``headers``.
-        :raises ApiError: for an error status.
+        :raises ApiError: when the answer has an error status.
         """
         return _decoded(self._http.request(method, path, **request))
 
     def page(self, path: str) -> httpx.Response:
-        """What a page of the API server answers.
+        """Return the response of a page of the API server.
 
-        :param path: path below the server's root.
+        :param path: path relative to the server's root.
         """
         return self._http.get(str(self._http.base_url.join(f"../../{path}")))
 
     def add_connections(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store connections in Airflow's database.
+        """Add connections to Airflow's database.
 
-        :param connections: fields by connection id, as ``airflow connections import`` takes them.
+        :param connections: fields by connection id, in the format of ``airflow connections import``.
         """
         for conn_id, fields in connections.items():
             extra = fields.get("extra")
@@ -80,31 +80,31 @@ class AirflowApi:
             self.call("POST", "connections", json={"connection_id": conn_id, **fields, "extra": text})
 
     def dag_ids(self) -> set[str]:
-        """Dags that the Dag processor has stored."""
+        """Return the ids of the Dags that the Dag processor has stored."""
         return {dag["dag_id"] for dag in self.call("GET", "dags", params={"limit": 100})["dags"]}
 
     def import_errors(self) -> dict[str, str]:
-        """Stack traces by file name."""
+        """Return the stack traces of import errors by file name."""
         errors = self.call("GET", "importErrors")["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in errors}
 
     def unpause(self, dag_id: str) -> None:
-        """Let a Dag run."""
+        """Unpause a Dag."""
         self.call("PATCH", f"dags/{dag_id}", json={"is_paused": False})
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a run and return its run_id."""
+        """Trigger a run and return its run_id."""
         body = {"logical_date": None, "conf": dict(conf or {})}
         run_id: str = self.call("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
         return run_id
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """A run with its state, conf and dates."""
+        """Return a run with its state, conf and dates."""
         found: dict[str, Any] = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")
         return found
 
     def task_instances(self, dag_id: str, run_id: str, **filters: str) -> list[dict[str, Any]]:
-        """Task instances of a run, mapped ones one by one; the first hundred."""
+        """Return the first hundred task instances of a run; mapped instances are listed individually."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         found: list[dict[str, Any]] = self.call("GET", path, params={"limit": 100, **filters})["task_instances"]
         return found
@@ -119,24 +119,24 @@ class AirflowApi:
         self.call("DELETE", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """Let a task run once more."""
+        """Clear a task, so that it runs again."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
         self.call("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
-        """Value of an XCom."""
+        """Return the value of an XCom."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         params = {"map_index": map_index, "deserialize": False, "stringify": False}
         return self.call("GET", path, params=params)["value"]
 
     def links(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> dict[str, str | None]:
-        """Extra links of a task instance, by their names."""
+        """Return the extra links of a task instance by name."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"
         found: dict[str, str | None] = self.call("GET", path, params={"map_index": map_index})["extra_links"]
         return found
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> list[str]:
-        """Messages of one attempt of a task, errors with their text."""
+        """Return the log messages of one attempt of a task, including the text of errors."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
         params = {"map_index": map_index, "full_content": True}
         content = self.call("GET", path, params=params, headers={"Accept": "application/json"})["content"]

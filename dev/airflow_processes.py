@@ -1,4 +1,4 @@
-"""The processes of an Airflow, found and ended whatever became of who started them."""
+"""Finds and stops the processes of an Airflow, even if the process that started them is gone."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import psutil
 
 from airflow_provider_ray.local.head import processes_with
 
-# Holds AIRFLOW_HOME in the environment of our processes: AIRFLOW_HOME itself may be set in anybody's shell.
+# Holds the value of AIRFLOW_HOME; AIRFLOW_HOME itself may also be set in any user's shell.
 MARKER = "AIRFLOW_DEV_STACK"
-# After the second signal Airflow waits for nothing any more; the triggerer otherwise always takes ten seconds.
+# After a second signal Airflow no longer waits for anything; otherwise the triggerer always takes ten seconds.
 HURRY_SECONDS, TERM_SECONDS, KILL_SECONDS, LOOK_SECONDS = 4.0, 20.0, 10.0, 0.3
 
 
 class StackError(Exception):
-    """Airflow cannot be started, or does not end."""
+    """Airflow cannot be started or stopped."""
 
 
 def processes(home: Path) -> list[psutil.Process]:
-    """Return the living processes of the Airflow with this home, whatever became of their parents."""
+    """Return all running processes of the Airflow with this home, even if their parents are gone."""
     return processes_with(MARKER, [str(home.absolute())])
 
 
 def stop(home: Path) -> None:
-    """End all processes of the Airflow with this home: SIGTERM, once more after 4 s, and SIGKILL after 20 s.
+    """Stop all processes of the Airflow with this home: SIGTERM, SIGTERM again after 4 s, and SIGKILL after 20 s.
 
     :raises StackError: when a process survived.
     """
@@ -44,7 +44,7 @@ def stop(home: Path) -> None:
 
 
 def _terminate(left: Sequence[psutil.Process]) -> None:
-    """Ask the components, which lead a session each and end their own children; without them whoever is left."""
+    """Signal the components, which are session leaders and stop their children; if none are left, signal the rest."""
     for process in [process for process in left if _leads_session(process)] or left:
         with suppress(psutil.NoSuchProcess):
             process.terminate()

@@ -1,4 +1,4 @@
-"""A real Airflow on this host as child processes: LocalExecutor, its own home and ports, and by default SQLite."""
+"""A real Airflow on this host as child processes, with LocalExecutor, its own home and ports, and SQLite by default."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class _Ports:
 
 
 class AirflowStack:
-    """Airflow's four components, from an empty home directory until no process is left.
+    """Airflow's four components, started in an empty home directory and stopped until no process is left.
 
-    Its processes are recognised by a marker in their environment; nothing else is ever signalled.
+    The processes are recognized by a marker in their environment; no other process is ever signaled.
 
-    :param home: AIRFLOW_HOME, and HOME of all components; made when missing.
-    :param bundles: folders with Dags, by bundle name.
-    :param environment: further environment variables.
-    :param components: those to start; without a scheduler nothing runs.
-    :param path: path below which the UI and the REST API are, such as ``/airflow``.
+    :param home: AIRFLOW_HOME and HOME of all components; created if missing.
+    :param bundles: Dag folders by bundle name.
+    :param environment: additional environment variables.
+    :param components: components to start; without a scheduler no task runs.
+    :param path: base path of the UI and the REST API, such as ``/airflow``.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AirflowStack:
 
     @property
     def url(self) -> str:
-        """Where the UI and the REST API are."""
+        """Address of the UI and the REST API."""
         return f"http://127.0.0.1:{self._ports.api}{self._path}"
 
     @property
@@ -81,18 +81,18 @@ class AirflowStack:
 
     @property
     def api(self) -> AirflowApi:
-        """A client of the REST API, logged in as ``admin``; only after ``wait_until_healthy``."""
+        """A REST API client logged in as ``admin``; available after ``wait_until_healthy``."""
         if self._api is None:
             self._api = AirflowApi(self.url, USER, self._password)
         return self._api
 
     def start(self) -> None:
-        """Make the database and start the components, without waiting for them.
+        """Create the database and start the components, without waiting for them.
 
-        :raises StackError: when the database cannot be made, or this home is in use.
+        :raises StackError: when the database cannot be created, or this home is in use.
         """
         if processes(self.home):
-            raise StackError(f"an Airflow with the home {self.home} runs already")
+            raise StackError(f"an Airflow with home {self.home} is already running")
         self.log_folder.mkdir(parents=True, exist_ok=True)
         _write_private(self.home / "simple_auth_manager_passwords.json.generated", {USER: self._password})
         self.command("db", "migrate")
@@ -100,14 +100,14 @@ class AirflowStack:
             self._components[name] = self._spawn(name)
 
     def wait_until_healthy(self, timeout: float = 300) -> None:
-        """Wait until all components say that they are well.
+        """Wait until all components report that they are healthy.
 
-        :raises StackError: when one ended, or is not well after ``timeout`` seconds; with the end of its log.
+        :raises StackError: when one has exited, with the end of its log, or is not healthy after ``timeout`` seconds.
         """
         self._wait(self._unhealthy, timeout)
 
     def wait_for_dags(self, dag_ids: Collection[str], timeout: float = 120) -> None:
-        """Wait until the Dag processor has stored these Dags, and let them run.
+        """Wait until the Dag processor has stored these Dags, and unpause them.
 
         :raises StackError: when a Dag file cannot be imported, or after ``timeout`` seconds.
         """
@@ -116,19 +116,19 @@ class AirflowStack:
             self.api.unpause(dag_id)
 
     def check(self) -> None:
-        """Make sure that all components run.
+        """Check that all components are running.
 
-        :raises StackError: with the end of the log of one that has ended.
+        :raises StackError: when one has exited, with the end of its log.
         """
         for name, process in self._components.items():
             if (code := process.poll()) is not None:
-                raise StackError(f"{name} ended with exit code {code}{self._log_end(name)}")
+                raise StackError(f"{name} exited with code {code}{self._log_end(name)}")
 
     def command(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
-        """Run a command of Airflow's to its end and return what it printed.
+        """Run an Airflow command and return its output.
 
-        :param environment: further environment variables, for this command alone.
-        :raises StackError: when it fails; with the end of what it wrote.
+        :param environment: additional environment variables for this command only.
+        :raises StackError: when the command fails, with the end of its output.
         """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *words],
@@ -144,7 +144,7 @@ class AirflowStack:
         return done.stdout
 
     def end(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to a component, SIGKILL also to its children and theirs, and wait for its end."""
+        """Send a signal to a component and wait for it to exit; SIGKILL also goes to all its descendants."""
         component = self._components.pop(name)
         children = psutil.Process(component.pid).children(recursive=True) if number == signal.SIGKILL else []
         component.send_signal(number)
@@ -158,9 +158,9 @@ class AirflowStack:
         os.killpg(self._components[name].pid, number)
 
     def restart(self, name: str) -> None:
-        """Start a component that was ended, or another one of the kind ("triggerer 2").
+        """Restart a component, or start another one of its kind ("triggerer 2").
 
-        Waits until the first of each kind is well; an end that Airflow has not noticed yet goes for that.
+        Waits until Airflow reports every kind as healthy, which it also does until it notices that a component is gone.
         """
         self._components[name] = self._spawn(name)
         self.wait_until_healthy()
@@ -170,11 +170,13 @@ class AirflowStack:
         while absent := missing():
             self.check()
             if time.monotonic() > deadline:
-                raise StackError(f"{', '.join(absent)} not there after {timeout:g} s; logs in {self.log_folder}")
+                raise StackError(
+                    f"still waiting for {', '.join(absent)} after {timeout:g} s; logs in {self.log_folder}"
+                )
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """End every process of this Airflow.
+        """Stop every process of this Airflow.
 
         :raises StackError: when a process survived.
         """
@@ -183,7 +185,7 @@ class AirflowStack:
         components, self._components = self._components, {}
         stop(self.home)
         for name, process in components.items():
-            # One that is about to end has no environment any more, by which its like are found.
+            # A process that is about to exit no longer has the environment by which processes are found.
             try:
                 process.wait(timeout=60)
             except subprocess.TimeoutExpired as error:
@@ -236,7 +238,7 @@ class AirflowStack:
 
     def _log_end(self, name: str) -> str:
         path = self.log_folder / f"{name}.log"
-        return f"; the end of {path}:\n{_last_lines(path.read_text(errors='replace'))}"
+        return f"; last lines of {path}:\n{_last_lines(path.read_text(errors='replace'))}"
 
     def _full_environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
@@ -248,7 +250,7 @@ class AirflowStack:
             MARKER: str(self.home),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
-            # Without it process titles overwrite the environment, by which the processes are found.
+            # Without this, process titles overwrite the environment by which processes are found.
             "SPT_NOENV": "1",
             **self._settings(),
             **self._environment,
@@ -276,7 +278,7 @@ class AirflowStack:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._ports.worker_log),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._ports.trigger_log),
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
-            # Unchanged Dag files need not be parsed again every half minute.
+            # Unchanged Dag files do not need to be parsed again every 30 seconds.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         }
 
@@ -288,7 +290,7 @@ def _free_ports() -> _Ports:
 
 
 def _write_private(path: Path, value: Mapping[str, object]) -> None:
-    """Write JSON that its owner alone can read."""
+    """Write a JSON file that only its owner can read."""
     with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as stream:
         json.dump(value, stream)
 

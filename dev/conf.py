@@ -1,4 +1,4 @@
-"""The conf of a Dag run, checked before anything is started."""
+"""Validates the conf of a Dag run before anything is started."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 
 class ConfError(Exception):
-    """The conf cannot be used."""
+    """The conf is invalid."""
 
 
 def read_conf(text: str, dags: Path) -> dict[str, Any]:
-    """Decode the conf and check it against the params of the fan-out Dag.
+    """Decode the conf and validate it against the params of the fan-out Dag.
 
     :param text: a JSON object.
-    :param dags: folder of the Dags.
-    :raises ConfError: says what is wrong with which param.
+    :param dags: folder with the Dags.
+    :raises ConfError: when the conf or one of its params is invalid.
     """
     try:
         conf = json.loads(text)
@@ -33,7 +33,7 @@ def read_conf(text: str, dags: Path) -> dict[str, Any]:
 
 
 def _check_params(conf: dict[str, Any], dags: Path, airflow_home: str) -> None:
-    """Airflow obeys its environment and writes to its home when it is imported: both have to be our own by then."""
+    """Importing Airflow reads its environment and writes to its home, so both must be replaced first."""
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
     os.environ["AIRFLOW_HOME"] = airflow_home
@@ -43,7 +43,7 @@ def _check_params(conf: dict[str, Any], dags: Path, airflow_home: str) -> None:
 
     known = params()
     if unknown := sorted(set(conf) - set(known)):
-        raise ConfError(f"CONF has unknown params: {', '.join(unknown)}; the Dag knows {', '.join(known)}")
+        raise ConfError(f"CONF has unknown params: {', '.join(unknown)}; the Dag has {', '.join(known)}")
     for name, value in conf.items():
         try:
             known[name].resolve(value)

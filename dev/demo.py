@@ -1,6 +1,6 @@
-"""The demonstration: three Ray clusters, an Airflow and one run of the fan-out, from nothing to nothing.
+"""The demo: start three Ray clusters and Airflow, run the fan-out Dag once, and take everything down.
 
-Run as ``python -m dev.demo run|up|down``; everything that it writes is below ``out/``.
+Run as ``python -m dev.demo run|up|down``; all output goes below ``out/``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(conf_text: str, directory: Path) -> int:
-    """Do everything once and return the exit code."""
+    """Run the demo from start to finish and return the exit code."""
     conf = read_conf(conf_text, DAGS)
     refuse_running(directory)
     watch = Stopwatch()
@@ -59,20 +59,20 @@ def up(directory: Path) -> int:
 
 
 def down(out: Path) -> int:
-    """Stop what `up`, or a demonstration that was killed, left running."""
+    """Stop what `up` started, or what a killed demo left running."""
     for directory in (out / KEPT, out / DEMO):
         found = bool(airflow_processes.processes(directory / "airflow")) or bool(local.load(directory / "ray"))
         take_down(directory)
-        print(f"{directory}: {'taken down' if found else 'nothing was running'}")
+        print(f"{directory}: {'stopped' if found else 'nothing was running'}")
     return 0
 
 
 def start(directory: Path, watch: Stopwatch) -> AirflowStack:
-    """Clusters and an Airflow that knows them, in an empty directory."""
+    """Start clusters, and an Airflow with connections to them, in an empty directory."""
     shutil.rmtree(directory, ignore_errors=True)
     stack = AirflowStack(directory / "airflow", {"dags": DAGS})
     watch.phase("start")
-    _tell(f"Starting Airflow, logs in {stack.log_folder}")
+    _tell(f"Starting Airflow; logs in {stack.log_folder}")
     stack.start()
     clusters = local.up(CLUSTERS, directory / "ray", progress=_tell)
     stack.wait_until_healthy()
@@ -83,7 +83,7 @@ def start(directory: Path, watch: Stopwatch) -> AirflowStack:
 
 
 def take_down(directory: Path) -> None:
-    """End everything in the directory; a second Ctrl-C does not keep that from happening."""
+    """Stop everything in the directory; a second Ctrl-C does not interrupt this."""
     before = {number: signal.signal(number, _say_patience) for number in SIGNALS}
     try:
         airflow_processes.stop(directory / "airflow")
@@ -99,7 +99,7 @@ def refuse_running(directory: Path) -> None:
     running = airflow_processes.processes(directory / "airflow")
     running += [cluster for cluster, state in local.status(directory / "ray") if state != "stopped"]
     if running:
-        raise StackError(f"{directory} is in use already; 'make down' ends what runs there")
+        raise StackError(f"{directory} is already in use; run 'make down' to stop what is running there")
 
 
 def _tell(line: str) -> None:
@@ -107,7 +107,7 @@ def _tell(line: str) -> None:
 
 
 def _say_patience(number: int, frame: FrameType | None) -> None:
-    print("Taking everything down, one moment", file=sys.stderr, flush=True)
+    print("Shutting down, please wait", file=sys.stderr, flush=True)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
@@ -115,7 +115,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 def end_on_signals() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP end this process in order, so that it takes down what it started."""
+    """Make this process exit cleanly on SIGINT, SIGTERM and SIGHUP, so that it stops what it started."""
     for number in SIGNALS:
         signal.signal(number, _exit)
 
@@ -123,12 +123,12 @@ def end_on_signals() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=OUT, help=f"folder for everything that is written (default: {OUT})")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"output folder (default: {OUT})")
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("run", help="start everything, run the Dag, take everything down")
-    one.add_argument("--conf", default="{}", help="conf of the Dag run, a JSON object (default: {})")
+    one = commands.add_parser("run", help="start everything, run the Dag once, stop everything")
+    one.add_argument("--conf", default="{}", help="conf of the Dag run as a JSON object (default: {})")
     commands.add_parser("up", help="start everything and leave it running")
-    commands.add_parser("down", help="take down what 'up' started")
+    commands.add_parser("down", help="stop what 'up' started")
     chosen = parser.parse_args(arguments)
     end_on_signals()
     try:

@@ -1,6 +1,6 @@
-"""Pictures of the page "Ray" for the documentation, with clusters that are played.
+"""Takes screenshots of the page "Ray" for the documentation, with simulated clusters.
 
-Run as ``python -m dev.page_pictures``; starts an API server of Airflow and takes it down again.
+Run as ``python -m dev.page_pictures``; starts an Airflow API server and stops it again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dev.page_site import DAG_ID, Site, connected, fifty, site, three
 from dev.screenshots import IMAGES, WIDTH, Camera, camera
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-# Until a cluster that hangs is known to do so.
+# Time until a hanging cluster is recognized as such.
 HANGING_MS = 9_000
 
 
 def main() -> None:
-    """Take the pictures."""
+    """Take the screenshots."""
     parser = argparse.ArgumentParser(prog="python -m dev.page_pictures", description=__doc__)
-    parser.add_argument("--images", type=Path, default=IMAGES, help=f"folder for the pictures (default: {IMAGES})")
+    parser.add_argument("--images", type=Path, default=IMAGES, help=f"folder for the screenshots (default: {IMAGES})")
     images = parser.parse_args().images
     demo.end_on_signals()
     with tempfile.TemporaryDirectory(prefix="page-pictures-") as name, site(Path(name)) as started:

@@ -1,4 +1,4 @@
-"""An API server of Airflow with clusters that are played, for tests and pictures of the page "Ray"."""
+"""An Airflow API server with simulated clusters, for tests and screenshots of the page "Ray"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fake_dashboard import FakeDashboard, Job, Outcome
 DAGS = Path(__file__).parent / "page_dags"
 DAG_ID = "ray_page"
 USERS = {"admin": "admin", "op": "op", "user": "user", "viewer": "viewer", "nobody": ""}
-# Everywhere where a secret could be; nothing that a browser gets may contain it.
+# Placed wherever a secret could be; nothing sent to a browser may contain it.
 SECRET = "s3cret"
 TOKEN = f"{SECRET}-token"
 MORE = 47
@@ -26,12 +26,12 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Site:
-    """What has been started.
+    """A running API server and its simulated clusters.
 
     :param stack: the API server.
-    :param passwords: by user.
-    :param clusters: three of them, by connection id; the connections are not made yet.
-    :param run_id: a run of the Dag ``ray_page``, whose jobs are on the first two.
+    :param passwords: passwords by user name.
+    :param clusters: three clusters by connection id; the connections do not exist yet.
+    :param run_id: a run of the Dag ``ray_page`` with jobs on the first two clusters.
     """
 
     stack: AirflowStack
@@ -42,10 +42,10 @@ class Site:
 
 @contextmanager
 def site(directory: Path, path: str = "") -> Iterator[Site]:
-    """Start it, and take it down.
+    """Run the API server and three clusters for the duration of a `with` block.
 
-    :param directory: for everything that is written.
-    :param path: path below which Airflow lives.
+    :param directory: folder for all output.
+    :param path: base path of Airflow.
     """
     users = ",".join(f"{name}:{role}" for name, role in USERS.items())
     environment = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users}
@@ -66,7 +66,7 @@ def site(directory: Path, path: str = "") -> Iterator[Site]:
 
 @contextmanager
 def connected(site: Site, connections: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """Connections that are there for a while."""
+    """Add connections for the duration of a `with` block."""
     site.stack.api.add_connections(connections)
     try:
         yield
@@ -76,14 +76,14 @@ def connected(site: Site, connections: Mapping[str, Mapping[str, Any]]) -> Itera
 
 
 def three(site: Site) -> dict[str, dict[str, Any]]:
-    """Connections of the three clusters."""
+    """Return connections to the three clusters."""
     labels = {"gpu_lab": {"site": "lab", "gpu": "true"}, "office": {"site": "hq"}, "cloud": {}}
     return {name: _fields(cluster, labels[name]) for name, cluster in site.clusters.items()}
 
 
 @contextmanager
 def fifty(site: Site) -> Iterator[dict[str, dict[str, Any]]]:
-    """Connections of fifty clusters, of which five hang."""
+    """Run further clusters and return connections to fifty, five of which hang."""
     with ExitStack() as entered:
         silent = entered.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1000))
         connections = three(site)
@@ -97,7 +97,7 @@ def fifty(site: Site) -> Iterator[dict[str, dict[str, Any]]]:
 
 
 def _fields(cluster: FakeDashboard, labels: Mapping[str, str]) -> dict[str, Any]:
-    """A connection with a secret wherever one can be."""
+    """Return the fields of a connection, with a secret wherever one is possible."""
     extra = {
         "labels": labels,
         "auth_headers": {"X-Proxy": f"{SECRET}-header"},
@@ -112,7 +112,7 @@ def _in_environment(clusters: Mapping[str, FakeDashboard]) -> dict[str, str]:
 
 
 def _furnish(clusters: Mapping[str, FakeDashboard]) -> None:
-    """Make the three differ."""
+    """Give the three clusters different resources, jobs and applications."""
     lab, office, cloud = clusters.values()
     _load(lab, cpus=32, used=26, gpus=4, gpus_used=4, custom={"fpga": 2.0}, demands=3)
     _load(office, cpus=8, used=2)
@@ -138,7 +138,7 @@ def _load(
     jobs: int = 0,
     pending: bool = False,
 ) -> None:
-    """Resources, and jobs that go on for ever."""
+    """Set the resources of a cluster, and add jobs that never end."""
     further = {name: amount for name, amount in {"GPU": gpus, **(custom or {})}.items() if amount}
     memory = {"memory": 2.0 * cpus * _GIB, "object_store_memory": 0.5 * cpus * _GIB}
     cluster.nodes[0]["resources_total"] = {"CPU": cpus, **memory, **further, "node:__internal_head__": 1.0}

@@ -1,6 +1,6 @@
-"""A PostgreSQL server of this host alone, in a temporary directory.
+"""A PostgreSQL server in a temporary directory, reachable only from this host.
 
-Airflow's scheduler gives up when SQLite is locked, which happens when many tasks begin at once.
+Airflow's scheduler fails when SQLite is locked, which happens when many tasks start at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from airflow_provider_ray.local.ports import is_free
 USER = "airflow"
 FIRST_PORT = 5433
 START_SECONDS = 60.0
-# Nothing of it has to outlive a crash.
+# No data has to survive a crash.
 SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
@@ -30,8 +30,8 @@ SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_
 class Database:
     """An empty database.
 
-    :param port: on loopback.
-    :param password: of its only user.
+    :param port: port on loopback.
+    :param password: password of its only user.
     """
 
     port: int
@@ -39,23 +39,23 @@ class Database:
 
     @property
     def address(self) -> str:
-        """For psycopg2 and PostgreSQL's own commands."""
+        """URL for psycopg2 and PostgreSQL's own commands."""
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/postgres"
 
     @property
     def sqlalchemy(self) -> str:
-        """For Airflow."""
+        """URL for Airflow."""
         return self.address.replace("postgresql:", "postgresql+psycopg2:", 1)
 
 
 @contextmanager
 def postgres() -> Iterator[Database]:
-    """Run a server; nothing is left of it.
+    """Run a server for the duration of a `with` block, and remove all traces of it.
 
     :raises FileNotFoundError: when PostgreSQL is not installed.
     """
     folder = Path(tempfile.mkdtemp(prefix="airflow-postgres-"))
-    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+    # PostgreSQL refuses to run as root; the Debian package creates a user for it.
     user = "postgres" if os.getuid() == 0 else None
     try:
         if user:
@@ -89,7 +89,7 @@ def _command(name: str) -> str:
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     found = str(newest[-1]) if newest else shutil.which(name)
     if found is None:
-        raise FileNotFoundError(f"PostgreSQL is not installed: no {name}; try `make setup-postgres`")
+        raise FileNotFoundError(f"PostgreSQL is not installed: no {name} found; try `make setup-postgres`")
     return found
 
 
@@ -122,5 +122,5 @@ def _wait_until_ready(database: Database, server: subprocess.Popen[bytes], log: 
     ask = [_command("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(database.port)]
     while subprocess.run(ask, check=False).returncode:
         if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"PostgreSQL does not start:\n{log.read_text()}")
+            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}")
         time.sleep(0.1)

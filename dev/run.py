@@ -1,4 +1,4 @@
-"""One run of the fan-out Dag: follow it, and report what came of it."""
+"""Runs the fan-out Dag once, follows its progress, and reports the result."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from dev.airflow_processes import StackError
 from dev.airflow_stack import AirflowStack
 
 DAG_ID = "ray_processing_fan_out"
-# Passing states that say nothing to somebody who watches.
+# Transient states that are not worth printing.
 SILENT = (None, "scheduled", "queued")
 RUN_SECONDS = 3600
 LOG_LINES = 15
 
 
 class Stopwatch:
-    """Seconds of each phase of a demonstration."""
+    """Measures the phases of a demo in seconds."""
 
     def __init__(self) -> None:
         self._begins: list[tuple[str, float]] = []
 
     def phase(self, name: str) -> None:
-        """End the phase before, if there is one, and begin this one."""
+        """Begin a phase, and end the previous one if there is one."""
         self._begins.append((name, time.monotonic()))
 
     def seconds(self) -> float:
-        """Seconds since the beginning of the current phase."""
+        """Return the seconds since the current phase began."""
         return time.monotonic() - self._begins[-1][1]
 
     def report(self) -> None:
-        """Print the phases."""
+        """Print how long each phase took."""
         ends = [begin for _, begin in self._begins[1:]] + [time.monotonic()]
         phases = [f"{name} {end - begin:.1f}" for (name, begin), end in zip(self._begins, ends, strict=True)]
         print(f"Seconds: {', '.join(phases)}", flush=True)
 
 
 def run_dag(stack: AirflowStack, conf: Mapping[str, Any], out: Path) -> int:
-    """Trigger the Dag, follow it to its end, write ``summary.json`` and ``summary.png``, return the exit code.
+    """Trigger the Dag, follow it to the end, write ``summary.json`` and ``summary.png``, and return the exit code.
 
     :param stack: an Airflow with connections to the clusters.
     :param conf: conf of the run.
@@ -66,7 +66,7 @@ def run_dag(stack: AirflowStack, conf: Mapping[str, Any], out: Path) -> int:
 
 
 def _follow(stack: AirflowStack, run_id: str) -> dict[str, Any]:
-    """Print a line for each change of state until the run has ended, and return the run."""
+    """Print a line for each state change until the run has ended, and return the run."""
     begin = time.monotonic()
     seen: dict[tuple[str, int], str | None] = {}
     while True:
@@ -79,7 +79,7 @@ def _follow(stack: AirflowStack, run_id: str) -> dict[str, Any]:
         if run["state"] not in UNFINISHED:
             return run
         if time.monotonic() - begin > RUN_SECONDS:
-            raise StackError(f"run {run_id} is {run['state']} after {RUN_SECONDS} s; logs in {stack.log_folder}")
+            raise StackError(f"run {run_id} is still {run['state']} after {RUN_SECONDS} s; logs in {stack.log_folder}")
         stack.check()
         time.sleep(1)
 
@@ -112,7 +112,7 @@ def _print_table(clusters: Mapping[str, Any]) -> None:
 
 
 def _explain(stack: AirflowStack, run_id: str) -> None:
-    """Say which tasks failed and what their logs end with."""
+    """Print which tasks failed and the end of their logs."""
     for task in stack.api.task_instances(DAG_ID, run_id):
         if task["state"] != "failed":
             continue

@@ -1,6 +1,6 @@
-"""Pictures of Airflow's UI for the documentation, taken by headless Chromium.
+"""Takes screenshots of Airflow's UI for the documentation with headless Chromium.
 
-Run as ``python -m dev.screenshots``; starts three clusters and an Airflow, and takes them down again.
+Run as ``python -m dev.screenshots``; starts three clusters and Airflow, and stops them again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dev.run import DAG_ID, Stopwatch, run_dag
 
 IMAGES = demo.ROOT / "docs" / "images"
 CHROMIUM = "/usr/bin/chromium"
-# Chromium must neither look for updates nor ask other hosts for anything.
+# Chromium must not look for updates or contact other hosts.
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -37,11 +37,11 @@ MAP_INDEX = 1
 
 
 class Camera:
-    """A browser window that is logged in to an Airflow.
+    """A browser window in which Airflow's UI is open.
 
     :param page: the window.
-    :param url: address of the Airflow.
-    :param folder: where the pictures go.
+    :param url: address of Airflow.
+    :param folder: folder for the screenshots.
     """
 
     def __init__(self, page: Page, url: str, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Camera:
         self.page.wait_for_url(lambda url: "/auth/login" not in url)
 
     def take_all(self, run_id: str) -> None:
-        """Take every picture of a finished run."""
+        """Take all screenshots of a finished run."""
         run = f"/dags/{DAG_ID}/runs/{run_id}"
         mapped = f"{run}/tasks/fan_out.on_cluster.wait/mapped/{MAP_INDEX}"
         self._open(mapped, "Job success:True")
@@ -68,19 +68,19 @@ class Camera:
         self.take("xcom")
         self._trigger_form()
         self._connection_form()
-        # The UI goes on showing the graph beside every other page, so it comes last.
+        # Once opened, the graph stays visible beside every other page, so it comes last.
         self._graph(run)
 
     def _open(self, path: str, text: str) -> None:
-        """Go to a page and wait until it shows a text."""
+        """Open a page and wait until it shows the text."""
         self.page.set_viewport_size({"width": WIDTH, "height": 900})
         self.page.goto(f"{self._url}{path}")
         self.page.get_by_text(text).first.wait_for(timeout=60_000)
 
     def take(self, name: str, height: int = 900) -> None:
-        """Take the picture of what the window shows."""
+        """Take a screenshot of the window."""
         self.page.set_viewport_size({"width": WIDTH, "height": height})
-        # The layout follows the window, and moves, for a moment.
+        # Give the layout time to settle after the resize.
         self.page.wait_for_timeout(2000)
         self.page.screenshot(path=self._folder / f"{name}.png", animations="disabled")
 
@@ -98,7 +98,7 @@ class Camera:
         self.take("trigger-form", height=1700)
 
     def _connection_form(self) -> None:
-        """The form of a new connection: that of a stored one has only the extras that it has a value for."""
+        """Take the form of a new connection; the form of a stored one shows only the extras that are set."""
         self._open("/connections", "Add Connection")
         self.page.get_by_role("button", name="Add Connection").click()
         self.page.locator("input[name=connection_id]").fill("ray_production")
@@ -113,7 +113,7 @@ class Camera:
 
 @contextmanager
 def camera(url: str, password: str, folder: Path, scheme: Literal["light", "dark"] = "light") -> Iterator[Camera]:
-    """A camera in front of an Airflow."""
+    """Open a browser and log in to Airflow."""
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
@@ -127,9 +127,9 @@ def camera(url: str, password: str, folder: Path, scheme: Literal["light", "dark
 
 
 def main() -> int:
-    """Run the Dag once in an Airflow of its own and take the pictures."""
+    """Run the Dag once in a separate Airflow and take the screenshots."""
     parser = argparse.ArgumentParser(prog="python -m dev.screenshots", description=__doc__)
-    parser.add_argument("--images", type=Path, default=IMAGES, help=f"folder for the pictures (default: {IMAGES})")
+    parser.add_argument("--images", type=Path, default=IMAGES, help=f"folder for the screenshots (default: {IMAGES})")
     images = parser.parse_args().images
     demo.end_on_signals()
     with tempfile.TemporaryDirectory(prefix="screenshots-") as name:

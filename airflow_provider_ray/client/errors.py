@@ -1,30 +1,30 @@
-"""Everything that can go wrong with a Ray cluster, as one tree.
+"""All errors of this package, as one tree.
 
 ::
 
     RayError
-    ├── RayConfigError            a value given by the author or in the connection is wrong
-    ├── RayRequestError           the cluster did not do what was asked
-    │   ├── RayClusterUnavailable     no answer, or an answer that says "later" (408, 425, 429, 5xx)
+    ├── RayConfigError            a value in the Dag or in the connection is wrong
+    ├── RayRequestError           a request to the cluster failed
+    │   ├── RayClusterUnavailable     no answer, or one that means "try later" (408, 425, 429, 5xx)
     │   ├── RayAuthError              401 or 403
     │   ├── RayNotFound               404
-    │   ├── RayRequestRefused         any other 4xx, a redirect, or a certificate that is not trusted
-    │   └── RayNotADashboard          something answered, but it is not Ray's dashboard
-    ├── RayJobError               a job did not end the way it should
+    │   ├── RayRequestRefused         any other 4xx, a redirect, or an untrusted certificate
+    │   └── RayNotADashboard          something other than Ray's dashboard answered
+    ├── RayJobError               a job did not succeed
     │   ├── RayJobFailed
     │   ├── RayJobStopped
     │   │   └── RayJobInterrupted
     │   ├── RayJobStopping
     │   ├── RayJobLost
     │   └── RayJobTimeout
-    ├── RayServeError             a Serve application did not answer the way it should
+    ├── RayServeError             a Serve application could not be reached or gave an unusable answer
     │   ├── RayServeNotReady
     │   ├── RayServeDeployFailed
     │   └── RayServeBadAnswer
-    └── RayTriggerError           the triggerer, or Airflow around it, could not do its part
+    └── RayTriggerError           the triggerer, or Airflow itself, failed
 
-``transient`` says whether the same request may succeed later without anybody changing anything, ``retry_helps`` whether
-another attempt of the whole task may.
+``transient`` says whether the same request may succeed later without any change, ``retry_helps`` whether another
+attempt of the task may.
 """
 
 from __future__ import annotations
@@ -44,29 +44,29 @@ INFRASTRUCTURE_ERROR = "JOB_SUPERVISOR_ACTOR_"
 
 
 class RayError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
     transient = False
 
     @property
     def retry_helps(self) -> bool:
-        """Whether another attempt may end better, without anybody changing anything."""
+        """Whether another attempt of the task may succeed without any change."""
         return self.transient
 
     @classmethod
     def from_message(cls, message: str) -> Self:
-        """The error from its text alone."""
+        """Create the error from its text alone."""
         error = cls.__new__(cls)
         Exception.__init__(error, message)
         return error
 
     def to_json(self) -> list[str]:
-        """Class and text, for another process."""
+        """Return class name and text, to be sent to another process."""
         return [type(self).__name__, storable(str(self))]
 
     @staticmethod
     def from_json(error: Sequence[str]) -> RayError:
-        """Build the error, with its class, from what :meth:`to_json` wrote."""
+        """Recreate an error from the output of :meth:`to_json`."""
         name, message = error
         kinds = {kind.__name__: kind for kind in _tree(RayError)}
         return kinds[name].from_message(message)
@@ -79,11 +79,11 @@ def _tree(kind: type[RayError]) -> Iterator[type[RayError]]:
 
 
 class RayConfigError(RayError, ValueError):
-    """A field has a value that cannot work; raised before anything is submitted or called.
+    """A field has an invalid value; raised before anything is submitted or called.
 
     :param field: name of the field, as the author wrote it.
-    :param got: the offending value in words; never a secret.
-    :param expected: what would have been right.
+    :param got: the invalid value, described without secrets.
+    :param expected: what would be valid.
     """
 
     def __init__(self, field: str, got: str, expected: str) -> None:
@@ -97,7 +97,7 @@ class RayRequestError(RayError):
     """A request to the cluster failed.
 
     :param request: method and URL, without credentials.
-    :param reason: what the cluster, or the network, said.
+    :param reason: what the cluster or the network reported.
     :param status: HTTP status, None when there was no answer.
     """
 
@@ -109,9 +109,9 @@ class RayRequestError(RayError):
 
 
 class RayClusterUnavailable(RayRequestError):
-    """No answer in time, or an answer that asks to come back later.
+    """The cluster did not answer in time, or asked to try again later.
 
-    :param never_sent: no connection was made, so nothing can have happened on the other side.
+    :param never_sent: no connection was made, so the request cannot have had any effect.
     """
 
     transient = True
@@ -123,7 +123,7 @@ class RayClusterUnavailable(RayRequestError):
 
 
 class RayAuthError(RayRequestError):
-    """The cluster refused the credentials: 401 when they are missing, 403 when they are wrong."""
+    """The cluster rejected the credentials: 401 if they are missing, 403 if they are wrong."""
 
 
 class RayNotFound(RayRequestError):
@@ -131,22 +131,22 @@ class RayNotFound(RayRequestError):
 
 
 class RayRequestRefused(RayRequestError):
-    """The cluster understood the request and will not do it."""
+    """The cluster understood the request and refused it."""
 
 
 class RayNotADashboard(RayRequestError):
-    """Something else than a Ray dashboard answers at this address."""
+    """Something other than a Ray dashboard answers at this address."""
 
 
 class RayJobError(RayError):
-    """A job did not end in SUCCEEDED.
+    """A job did not succeed.
 
-    ``job`` is None where only the text is known.
+    ``job`` is None if only the text is known.
 
     :param conn_id: connection of the cluster.
     :param job: last known details of the job.
-    :param what: the verdict in words.
-    :param log_tail: last lines of the driver's log.
+    :param what: what happened to the job, such as "failed".
+    :param log_tail: last lines of the driver log.
     :param url: the job's page in Ray's dashboard.
     """
 
@@ -158,11 +158,11 @@ class RayJobError(RayError):
         lines = [f"Ray job {job.submission_id!r} on {conn_id!r} {what}"]
         lines.append(f"status={job.status} error_type={job.error_type} driver_exit_code={job.driver_exit_code}")
         if job.message:
-            # Ray's message goes on with the last lines of the log, which stand below.
+            # After its first line, Ray's message repeats the last lines of the log, which are appended below.
             said = job.message.splitlines()[0] if log_tail else job.message
             lines.append(f"Ray says: {said}")
         if log_tail:
-            lines += ["Last lines of the driver's log:", *(f"  {line}" for line in log_tail)]
+            lines += ["Last lines of the driver log:", *(f"  {line}" for line in log_tail)]
         if url:
             lines.append(f"Dashboard: {url}")
         super().__init__("\n".join(lines))
@@ -170,42 +170,42 @@ class RayJobError(RayError):
 
 
 class RayJobFailed(RayJobError):
-    """The driver, or Ray around it, failed."""
+    """The driver failed, or Ray failed to run it."""
 
     @property
     def retry_helps(self) -> bool:
-        """Whether Ray's own process for the job failed, and not the entrypoint or its environment."""
+        """Whether Ray's own process for the job failed, rather than the entrypoint or its environment."""
         return self.job is not None and (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
 
 
 class RayJobStopped(RayJobError):
-    """Somebody stopped the job."""
+    """The job was stopped before it finished."""
 
 
 class RayJobInterrupted(RayJobStopped):
-    """The job was stopped because the process of its task was told to end, by a rolling deploy for example."""
+    """The job was stopped because the task process was asked to exit, for example by a rolling deploy."""
 
     retry_helps = True
 
 
 class RayJobStopping(RayJobError):
-    """An earlier job of the task was told to stop and has not ended yet."""
+    """An earlier job of the task has not stopped yet after a stop request."""
 
     retry_helps = True
 
 
 class RayJobLost(RayJobError):
-    """The job's cluster has forgotten it, or its driver died with its node; nobody will ever say how it ended."""
+    """The cluster has forgotten the job, or the driver died with its node; its result will never be known."""
 
     retry_helps = True
 
 
 class RayJobTimeout(RayJobError):
-    """The job was not finished, or not started, when its time was up."""
+    """The job did not finish, or did not start, in time."""
 
 
 class RayTriggerError(RayError):
-    """A job could not be submitted or watched in the triggerer, for a reason that is not the cluster's."""
+    """The triggerer could not submit or watch a job, and the cluster is not the cause."""
 
     retry_helps = True
 
@@ -215,7 +215,7 @@ class RayServeError(RayError):
 
 
 class RayServeNotReady(RayServeError):
-    """The application or route did not answer in time."""
+    """The application or its route was not available in time."""
 
     transient = True
 
@@ -225,7 +225,7 @@ class RayServeDeployFailed(RayServeError):
 
 
 class RayServeBadAnswer(RayServeError):
-    """The application answered with an error status, with something that is not JSON, or with too much.
+    """The application answered with an error status, with something other than JSON, or with too much data.
 
     :param status: HTTP status of the answer.
     """

@@ -236,7 +236,7 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
         return
     log_stopped(log, conn_id, submission_id, job)
     if job is not None and not is_terminal(job.status):
-        raise RayJobStopping(conn_id, job, "was told to stop and has not; the next attempt looks again")
+        raise RayJobStopping(conn_id, job, "has not stopped yet after a stop request; the next attempt checks again")
 
 
 def _serve_address(config: ClusterConfig) -> str:

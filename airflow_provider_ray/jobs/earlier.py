@@ -144,5 +144,5 @@ def _still_stopping(seen: SeenJob) -> RayError:
 
     if seen.known is None:
         raise ValueError(f"nothing is known of Ray job {seen.job.submission_id!r}")
-    reason = "was asked to stop and has not stopped yet; the next attempt looks again"
+    reason = "has not stopped yet after a stop request; the next attempt checks again"
     return RayJobStopping(seen.job.conn_id, seen.known, reason)

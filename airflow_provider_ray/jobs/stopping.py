@@ -106,7 +106,7 @@ def log_stopped(log: TaskLog, conn_id: str, submission_id: str, result: JobDetai
     :param result: the job as last seen, None if the cluster has no such job, or the fault.
     """
     if isinstance(result, BaseException):
-        log.error("Ray job %s on %s may still run, it could not be stopped: %s", submission_id, conn_id, result)
+        log.error("Ray job %s on %s could not be stopped and may still be running: %s", submission_id, conn_id, result)
     else:
         status = result.status if result else "the cluster has no such job"
         log.info("Asked Ray job %s to stop: %s", submission_id, status)

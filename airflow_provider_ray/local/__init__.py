@@ -1,6 +1,6 @@
 """Ray clusters on this host, for development, demonstrations and tests.
 
-Every cluster is a real single-host Ray head with its own ports, temp dir, home and Serve port.
+Each cluster is a real single-node Ray head with its own ports, temp dir, home and Serve port.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 STATE_FILE = "clusters.json"
-# Unix sockets live in the temp dir and their paths must stay under 108 characters, so TMPDIR is not used.
+# Ray puts Unix sockets in the temp dir. Their paths must stay under 108 characters, so TMPDIR is not used.
 TEMP_ROOT = "/tmp"
 DEFAULTS = LocalOptions()
 
@@ -49,17 +49,17 @@ def up(
     options: LocalOptions = DEFAULTS,
     progress: head.Progress = lambda line: None,
 ) -> list[LocalCluster]:
-    """Start clusters and return them when each has run a job.
+    """Start clusters and return them once each has run a job.
 
-    They outlive this process; `down` on the same directory stops them, also from another process. When one
-    cannot be started, all that this call started are stopped again.
+    The clusters outlive this process; `down` on the same directory stops them, from any process. If one of them fails
+    to start, this call stops all the clusters it started.
 
-    :param count: how many clusters.
-    :param directory: where the state file and the heads' logs are kept; one set of clusters per directory.
-    :param options: how they are started (default: LocalOptions()).
-    :param progress: called with a line of text whenever something was reached (default: nothing).
-    :raises LocalClusterError: a port is taken, Ray is missing, clusters of this directory run already, or a
-        head died or was not ready in time; then with the end of its log.
+    :param count: number of clusters.
+    :param directory: folder for the state file and the logs of the heads; one set of clusters per directory.
+    :param options: start options (default: LocalOptions()).
+    :param progress: called with a line of text at each step (default: do nothing).
+    :raises LocalClusterError: a port is in use, Ray is not installed, clusters of this directory are already running,
+        or a head died or was not ready in time; the last two include the end of its log.
     """
     ray = head.find_ray(options.ray_executable)
     path = Path(directory).absolute()
@@ -69,7 +69,7 @@ def up(
         clusters = _plan(count, path, options)
         try:
             _save(path, clusters)
-            progress(f"Starting {count} Ray clusters, logs in {path}")
+            progress(f"Starting {count} Ray clusters; logs in {path}")
             for index, cluster in enumerate(clusters):
                 clusters[index] = head.start(cluster, ray, options)
             _save(path, clusters)
@@ -81,7 +81,7 @@ def up(
 
 
 def load(directory: str | Path) -> list[LocalCluster]:
-    """Return the clusters that `up` recorded in the directory, running or not."""
+    """Return the clusters that `up` recorded in the directory, whether or not they are running."""
     try:
         text = Path(directory, STATE_FILE).read_text()
     except FileNotFoundError:
@@ -90,15 +90,15 @@ def load(directory: str | Path) -> list[LocalCluster]:
 
 
 def status(directory: str | Path) -> list[tuple[LocalCluster, str]]:
-    """Return each cluster of the directory with "running", "not answering" or "stopped"."""
+    """Return each cluster of the directory with its state: "running", "not answering" or "stopped"."""
     return [(cluster, _state(cluster)) for cluster in load(directory)]
 
 
 def down(directory: str | Path, keep_temp_dir: bool = False) -> list[LocalCluster]:
-    """Stop the clusters of the directory and return them; a directory without clusters is no error.
+    """Stop the clusters of the directory and return them; a directory without clusters is not an error.
 
-    :param keep_temp_dir: leave Ray's temp dirs, with the logs of all processes, in place (default False).
-    :raises LocalClusterError: a process survived; the state is kept and `down` can be tried again.
+    :param keep_temp_dir: keep Ray's temp dirs, which hold the logs of all processes (default False).
+    :raises LocalClusterError: a process survived; the state file is kept, so `down` can be called again.
     """
     clusters = load(directory)
     _take_down(Path(directory), clusters, keep_temp_dir)
@@ -109,9 +109,9 @@ def down(directory: str | Path, keep_temp_dir: bool = False) -> list[LocalCluste
 
 @contextlib.contextmanager
 def local_clusters(count: int = 1, options: LocalOptions = DEFAULTS) -> Iterator[list[LocalCluster]]:
-    """Run clusters for the length of a `with` block.
+    """Run clusters for the duration of a `with` block.
 
-    :raises LocalClusterError: as `up` and `down` do; when a process survived, its directory stays, for `down`.
+    :raises LocalClusterError: see `up` and `down`; if a process survived, the directory is kept for `down`.
     """
     directory = tempfile.mkdtemp(prefix="ray-local-")
     try:
@@ -122,12 +122,12 @@ def local_clusters(count: int = 1, options: LocalOptions = DEFAULTS) -> Iterator
 
 
 def connections(clusters: Sequence[LocalCluster]) -> dict[str, dict[str, Any]]:
-    """Return the Airflow connections by id as `airflow connections import` takes them, tokens included."""
+    """Return the Airflow connections by id, in the format of `airflow connections import`, including tokens."""
     return {cluster.name: _connection(cluster) for cluster in clusters}
 
 
 def connection_variables(clusters: Sequence[LocalCluster]) -> dict[str, str]:
-    """Return the Airflow connections as environment variables, tokens included."""
+    """Return the Airflow connections as environment variables, including tokens."""
     named = connections(clusters).items()
     return {f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(value) for conn_id, value in named}
 
@@ -146,7 +146,7 @@ def _connection(cluster: LocalCluster) -> dict[str, Any]:
 def _plan(count: int, path: Path, options: LocalOptions) -> list[LocalCluster]:
     tokens = options.tokens or [None] * count
     if len(tokens) != count:
-        raise LocalClusterError(f"{len(tokens)} tokens were given for {count} clusters")
+        raise LocalClusterError(f"got {len(tokens)} tokens for {count} clusters; expected one per cluster")
     names = [f"ray_local_{number}" for number in range(1, count + 1)]
     ports = choose_ports(names)
     return [
@@ -165,7 +165,7 @@ def _plan(count: int, path: Path, options: LocalOptions) -> list[LocalCluster]:
 def _discard_dead(path: Path) -> None:
     left = load(path)
     if head.processes(left):
-        raise LocalClusterError(f"clusters of {path} are running already; take them down first")
+        raise LocalClusterError(f"clusters in {path} are already running; take them down first")
     _take_down(path, left)
 
 
@@ -184,7 +184,7 @@ def _state(cluster: LocalCluster) -> str:
 
 
 def _save(path: Path, clusters: Sequence[LocalCluster]) -> None:
-    """Write the state file in one step, readable by its owner alone: it holds the tokens."""
+    """Write the state file atomically, readable only by its owner because it contains tokens."""
     descriptor, draft = tempfile.mkstemp(dir=path)
     with open(descriptor, "w") as stream:
         json.dump([asdict(cluster) for cluster in clusters], stream, indent=2)
@@ -193,7 +193,7 @@ def _save(path: Path, clusters: Sequence[LocalCluster]) -> None:
 
 @contextlib.contextmanager
 def _one_start_at_a_time() -> Iterator[None]:
-    """Keep two starts of one user from choosing the same ports, which stay free until the heads are up."""
+    """Serialize starts by the same user: ports stay free until the heads are up, so two starts could pick the same."""
     lock_file = Path(TEMP_ROOT, f"airflow-ray-local-{os.getuid()}.lock")
     descriptor = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     try:

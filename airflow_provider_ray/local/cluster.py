@@ -1,4 +1,4 @@
-"""What a cluster of this host is, and how it is to be started."""
+"""Describes a cluster on this host and the options to start it with."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from airflow_provider_ray.local.ports import Ports
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """How local clusters are started.
+    """Options for starting local clusters.
 
-    :param num_cpus: CPUs that each cluster offers to Ray (default 2); not limited to what the host has.
-    :param memory: bytes that each cluster offers to Ray (default 1 GB); bookkeeping, not a limit.
-    :param object_store_memory: bytes of shared memory of each object store (default 100 MB, at least 80 MB).
-    :param tokens: one token or None per cluster; a cluster with a token refuses requests without it
+    :param num_cpus: CPUs that each cluster offers to Ray (default 2); may exceed the CPUs of the host.
+    :param memory: bytes that each cluster offers to Ray (default 1 GB); for scheduling only, not enforced.
+    :param object_store_memory: bytes of shared memory for each object store (default 100 MB, minimum 80 MB).
+    :param tokens: a token or None for each cluster; a cluster with a token rejects requests without it
         (default: no tokens).
-    :param ray_executable: the `ray` command of any virtual environment (default: the one beside this Python).
-    :param env: environment variables for Ray (default: none), on top of those of this process that are not
-        Airflow's, Ray's or Python's.
-    :param timeout: seconds until every cluster must have run a job (default 180).
+    :param ray_executable: path of the `ray` command, from any virtual environment (default: the one next to this
+        Python).
+    :param env: additional environment variables for Ray (default: none). Ray also inherits the variables of this
+        process, except those of Airflow, Ray and Python.
+    :param timeout: seconds within which every cluster must have run a job (default 180).
     """
 
     num_cpus: int = 2
@@ -35,7 +36,7 @@ class LocalOptions:
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """One Ray cluster of this host; `name` is also the id of its Airflow connection."""
+    """A Ray cluster on this host; `name` is also the id of its Airflow connection."""
 
     name: str
     ports: Ports
@@ -57,7 +58,7 @@ class LocalCluster:
 
     @property
     def serve_port(self) -> int:
-        """Return the port that a job must give to Serve on this cluster."""
+        """Return the port on which a job must start Serve on this cluster."""
         return self.ports.serve
 
     @property

@@ -1,4 +1,4 @@
-"""What goes wrong with the clusters of this host."""
+"""Errors of clusters on this host."""
 
 
 class LocalClusterError(Exception):

@@ -1,7 +1,7 @@
-"""One Ray head as a child process: start it, know its processes, see it run a job, stop it.
+"""A Ray head as a child process: start it, find its processes, check that it runs a job, stop it.
 
-Its processes are recognised by a marker in their environment. Nothing without the marker is ever signalled,
-so other Ray clusters of the host are safe; a process that outlived its head is still found.
+Its processes are recognized by a marker in their environment. Only processes with the marker are ever signaled, so
+other Ray clusters on the host are safe, and processes that outlive their head are still found.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from airflow_provider_ray.local.cluster import LocalCluster, LocalOptions
 from airflow_provider_ray.local.errors import LocalClusterError
 
 MARKER = "AIRFLOW_RAY_LOCAL_CLUSTER"
-# Ray replaces 127.0.0.1 by the host's outward address; any other loopback address is left alone.
+# Ray replaces 127.0.0.1 with the host's external address but leaves other loopback addresses alone.
 NODE_IP = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 NOT_INHERITED = ("AIRFLOW_", "RAY_", "PYTHON")
 STOP_SECONDS, SETTLE_SECONDS, KILL_SECONDS, LOOK_SECONDS = 10.0, 3.0, 10.0, 0.3
@@ -43,17 +43,17 @@ Progress = Callable[[str], None]
 def find_ray(executable: str | None = None) -> str:
     """Return the absolute path of the `ray` command.
 
-    :raises LocalClusterError: there is none.
+    :raises LocalClusterError: there is no such command.
     """
     path = Path(executable).absolute() if executable else Path(sys.executable).with_name("ray")
     if not os.access(path, os.X_OK):
         hint = "" if executable else "; pip install 'airflow-provider-ray-fleet[local]'"
-        raise LocalClusterError(f"Ray is not installed: no executable {path}{hint}")
+        raise LocalClusterError(f"Ray is not installed: {path} is not an executable file{hint}")
     return str(path)
 
 
 def start(cluster: LocalCluster, ray: str, options: LocalOptions) -> LocalCluster:
-    """Start the head of a planned cluster and return the cluster with its process id."""
+    """Start the head of a planned cluster and return the cluster with the head's process id."""
     home = Path(cluster.temp_dir, "home")
     home.mkdir()
     with open(cluster.log_file, "wb") as log:
@@ -66,7 +66,7 @@ def start(cluster: LocalCluster, ray: str, options: LocalOptions) -> LocalCluste
             stdout=log,
             stderr=log,
         )
-    # The head outlives this object: without a return code Popen would warn that it still runs.
+    # The head outlives this object; without a return code, Popen would warn that the process is still running.
     head.returncode = 0
     return replace(cluster, pid=head.pid)
 
@@ -90,22 +90,22 @@ def _environment(cluster: LocalCluster, ray: str, options: LocalOptions) -> dict
         "HOME": str(Path(cluster.temp_dir, "home")),
         "RAY_AUTH_MODE": "disabled",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # The monitor looks at the memory of the whole host and would kill the workers of every head.
+        # The monitor watches the memory of the entire host and would kill workers of every head.
         "RAY_memory_monitor_refresh_ms": "0",
-        # On a busy host Serve would take a slow proxy for a dead one after five seconds, and kill it.
+        # On a busy host, Serve would otherwise kill a slow proxy as dead after five seconds.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         **cluster.ports.environment(),
         **options.env,
         **token,
-        # Without it Ray's process titles overwrite the environment, and with it the marker.
+        # Without this, Ray's process titles overwrite the environment, including the marker.
         "SPT_NOENV": "1",
         MARKER: cluster.marker,
     }
 
 
 def wait_until_ready(clusters: Sequence[LocalCluster], timeout: float, progress: Progress) -> None:
-    """Wait until each cluster has run a job; that an HTTP server answers proves nothing.
+    """Wait until each cluster has run a job; an HTTP server that answers proves nothing.
 
     :raises LocalClusterError: a head died or was not ready after `timeout` seconds.
     """
@@ -125,7 +125,7 @@ def wait_until_ready(clusters: Sequence[LocalCluster], timeout: float, progress:
 def _not_ready(cluster: LocalCluster) -> str | None:
     exit_code = _exit_code(cluster)
     if exit_code is not None:
-        raise _failure(cluster, f"ended with exit code {exit_code}")
+        raise _failure(cluster, f"exited with code {exit_code}")
     try:
         return run_sync(partial(_trial, cluster))
     except RayError as error:
@@ -133,7 +133,7 @@ def _not_ready(cluster: LocalCluster) -> str | None:
 
 
 async def _trial(cluster: LocalCluster) -> str | None:
-    """Bring the trial job one step further; None when it has succeeded and its record is gone."""
+    """Advance the trial job by one step; return None once it has succeeded and its record is deleted."""
     name = f"ready-{cluster.marker}"
     async with RayClient(ClusterConfig(url=cluster.url, token=cluster.token)) as client:
         try:
@@ -141,12 +141,12 @@ async def _trial(cluster: LocalCluster) -> str | None:
         except RayNotFound:
             await _ask_agent(cluster)
             await client.jobs.submit(JobSpec(entrypoint="echo ready", submission_id=name))
-            return "the trial job is submitted"
+            return "the trial job has been submitted"
         if not is_terminal(job.status):
             return f"the trial job is {job.status}"
         if job.status != SUCCEEDED:
             raise _failure(cluster, f"could not run a job: {job.message}")
-        # Ray's monitor looks once a second, and where it finds no record any more it writes a FAILED one.
+        # Ray's monitor checks once a second; if the record is gone by then, it writes a FAILED one.
         if time.time() - (job.end_time_ms or 0) / 1000 < FORGET_SECONDS:
             return "the trial job has just ended"
         await client.jobs.delete(name)
@@ -155,9 +155,9 @@ async def _trial(cluster: LocalCluster) -> str | None:
 
 
 async def _ask_agent(cluster: LocalCluster) -> None:
-    """A submission that finds no agent would block the dashboard for ten seconds.
+    """Check that the agent answers: submitting without an agent would block the dashboard for ten seconds.
 
-    :raises RayRequestError: when the agent does not answer.
+    :raises RayRequestError: the agent does not answer.
     """
     address = f"http://{NODE_IP}:{cluster.ports.agent}"
     async with (
@@ -179,7 +179,7 @@ async def _check_token(cluster: LocalCluster) -> None:
 
 
 async def answers(cluster: LocalCluster) -> bool:
-    """Whether the dashboard of a cluster answers."""
+    """Return whether the dashboard of the cluster answers."""
     async with RayClient(ClusterConfig(url=cluster.url, token=cluster.token)) as client:
         try:
             await client.cluster.version()
@@ -197,20 +197,20 @@ def _exit_code(cluster: LocalCluster) -> int | None:
 
 def _failure(cluster: LocalCluster, what: str) -> LocalClusterError:
     lines = Path(cluster.log_file).read_text(errors="replace").splitlines()[-LOG_LINES:]
-    tail = "\n".join(["", f"The end of {cluster.log_file}:", *lines]) if lines else ""
+    tail = "\n".join(["", f"Last lines of {cluster.log_file}:", *lines]) if lines else ""
     return LocalClusterError(f"{cluster.name} {what}{tail}")
 
 
 def processes(clusters: Sequence[LocalCluster]) -> list[psutil.Process]:
-    """Return the living processes of the clusters, whatever became of their parents."""
+    """Return all running processes of the clusters, even if their parents are gone."""
     return processes_with(MARKER, [cluster.marker for cluster in clusters])
 
 
 def processes_with(variable: str, values: Collection[str]) -> list[psutil.Process]:
-    """Return the living processes that have one of the values in this variable of their environment."""
+    """Return all running processes whose environment sets the variable to one of the values."""
     environments = {process: _environment_of(process) for process in psutil.process_iter()}
     for _ in range(EMPTY_LOOKS):
-        # For a moment, while a process starts its program, Linux shows an empty environment; some never have another.
+        # Linux briefly shows an empty environment while a process starts its program; for some it stays empty.
         if empty := [process for process, environment in environments.items() if environment == {}]:
             time.sleep(EMPTY_SECONDS)
             environments |= {process: _environment_of(process) for process in empty}
@@ -221,13 +221,13 @@ def _environment_of(process: psutil.Process) -> dict[str, str] | None:
     try:
         environment: dict[str, str] = process.environ()
     except psutil.Error:
-        # It ended meanwhile, or it belongs to another user and is none of ours.
+        # It has ended in the meantime, or it belongs to another user and so is not ours.
         return None
     return environment
 
 
 def stop(clusters: Sequence[LocalCluster]) -> None:
-    """End every process of the clusters: the heads by SIGTERM, and by SIGKILL what is left soon after.
+    """Stop every process of the clusters: send SIGTERM to the heads, and soon after SIGKILL to what is left.
 
     :raises LocalClusterError: a process survived.
     """
@@ -236,7 +236,7 @@ def stop(clusters: Sequence[LocalCluster]) -> None:
     for process in heads:
         _signal(process.terminate)
     psutil.wait_procs(heads, timeout=STOP_SECONDS)
-    # A head takes its cluster along; after one that was killed Ray's agents would stay for a minute.
+    # A head that stops takes its cluster with it. If it was killed, Ray's agents would linger for a minute.
     kill_at = time.monotonic() + SETTLE_SECONDS
     while left := processes(clusters):
         psutil.wait_procs(left, timeout=LOOK_SECONDS)
@@ -245,7 +245,7 @@ def stop(clusters: Sequence[LocalCluster]) -> None:
         if time.monotonic() > kill_at:
             for process in left:
                 _signal(process.kill)
-    # One that is about to end has no environment any more. Only the process that started a head is its parent.
+    # A process that is about to exit no longer has an environment. Only the process that started a head is its parent.
     psutil.wait_procs([child for child in psutil.Process().children() if child.pid in pids], timeout=KILL_SECONDS)
 
 

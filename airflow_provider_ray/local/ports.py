@@ -1,4 +1,4 @@
-"""Free ports for the clusters of this host."""
+"""Finds free ports for clusters on this host."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from airflow_provider_ray.local.errors import LocalClusterError
 
 FIRST_DASHBOARD, FIRST_SERVE, FIRST_BLOCK, BLOCK_SIZE = 8301, 8401, 21100, 100
-# So that all stay below the range from which Linux takes the ports of outgoing connections.
+# Keeps all ports below the range that Linux uses for outgoing connections.
 SETS = 99
-# In the order of their place in a block. Ports left to Ray would be random and could meet another head's.
+# In the order of their position in a block. Ports chosen by Ray would be random and could clash with another head.
 SERVICES = (
     "port",
     "dashboard-agent-listen-port",
@@ -26,7 +26,7 @@ SERVICES = (
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of one cluster: dashboard, Serve, and a block of a hundred for everything else."""
+    """The ports of a cluster: dashboard, Serve, and a block of one hundred for everything else."""
 
     dashboard: int
     serve: int
@@ -37,7 +37,7 @@ class Ports:
 
     @property
     def agent(self) -> int:
-        """Return the port of the dashboard agent, which starts the jobs."""
+        """Return the port of the dashboard agent, which starts jobs."""
         return self.block + SERVICES.index("dashboard-agent-listen-port")
 
     def arguments(self) -> list[str]:
@@ -47,7 +47,7 @@ class Ports:
         return [f"--dashboard-port={self.dashboard}", *services, *workers]
 
     def environment(self) -> dict[str, str]:
-        """Return the ports that Ray takes from its environment only."""
+        """Return the ports that Ray reads only from its environment."""
         return {
             "AUTOSCALER_METRIC_PORT": str(self.block + 8),
             "DASHBOARD_METRIC_PORT": str(self.block + 9),
@@ -55,9 +55,9 @@ class Ports:
 
 
 def choose_ports(names: Iterable[str]) -> list[Ports]:
-    """Return free ports for each named cluster, the same ones every time as long as they are free.
+    """Return free ports for each named cluster, and the same ones every time as long as they are free.
 
-    :raises LocalClusterError: no set of ports is left.
+    :raises LocalClusterError: too few sets of ports are free.
     """
     places = iter(range(SETS))
     return [_next_free(name, places) for name in names]
@@ -68,11 +68,11 @@ def _next_free(name: str, places: Iterator[int]) -> Ports:
         ports = Ports(FIRST_DASHBOARD + place, FIRST_SERVE + place, FIRST_BLOCK + BLOCK_SIZE * place)
         if all(map(is_free, ports)):
             return ports
-    raise LocalClusterError(f"{name}: no free set of ports is left on this host")
+    raise LocalClusterError(f"{name}: no free set of ports left on this host")
 
 
 def is_free(port: int) -> bool:
-    """Say whether nothing on this host uses the port on any of its addresses."""
+    """Return whether the port is unused on every address of this host."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -127,9 +127,9 @@ class RayJobTrigger(RayTrigger):
             except asyncio.CancelledError:
                 continue
         if not work.done():
-            self.log.error("Ray job %s may still run: stopping it took too long", self.submission_id)
+            self.log.error("Ray job %s may still be running: stopping it took too long", self.submission_id)
         elif error := work.exception():
-            self.log.error("Ray job %s may still run, it could not be stopped: %s", self.submission_id, error)
+            self.log.error("Ray job %s could not be stopped and may still be running: %s", self.submission_id, error)
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_ray.client.jobs.outcome import Outcome, watch

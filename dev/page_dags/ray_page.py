@@ -1,4 +1,4 @@
-"""Tasks whose jobs and picture the page is tested with."""
+"""Tasks with jobs and a picture, for tests of the page "Ray"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = 16
 
 
 class DrawOperator(BaseOperator):
-    """Leaves a picture."""
+    """Pushes a picture as an XCom."""
 
     operator_extra_links = (RayPictureLink(),)
 
@@ -28,7 +28,7 @@ class DrawOperator(BaseOperator):
 
 
 def _square() -> bytes:
-    """A PNG of one colour."""
+    """Return a PNG of a single color."""
     header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
     rows = zlib.compress((b"\0" + b"\x1f\x77\xb4" * SIDE) * SIDE)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")

@@ -1,4 +1,4 @@
-"""Divide tuples over tasks and actors, summarize them, and serve the summaries for a while.
+"""Divide tuples among tasks and actors, summarize them, and serve the summaries for a while.
 
 Run as a Ray job: python parallel_processing.py '<parameters as JSON>'
 """
@@ -20,49 +20,49 @@ from tasks.preprocess import preprocess
 
 
 def parallel_processing(parameters: JobParameters) -> None:
-    """Process the tuples, then serve the output until it is released or the time is over.
+    """Process the tuples, then serve the output until it is released or the time is up.
 
-    :param parameters: what to make, with how many processes, and where to serve it.
+    :param parameters: what to generate, with how many processes, and where to serve the output.
     """
     print("Running parallel processing")
     ray.init()
     actor_refs = create_actors(parameters)
     summaries = process_tuples(parameters, actor_refs)
-    # Only the first actor is still needed: it holds the application's name.
+    # Keep only the first actor: it reserves the application's name.
     del actor_refs[1:]
     output_ref = ray.put(b'{"output": [' + ", ".join(summaries).encode() + b"]}")
     print("Starting Serve")
-    # Loading Serve costs more than processing a million tuples, so it waits until there is something to serve.
+    # Importing Serve takes longer than processing a million tuples, so it is imported once there is something to serve.
     from serve.application import served
 
     with served(parameters.serve, output_ref) as application:
-        print("Waiting for interactions")
+        print("Waiting for requests")
         application.wait_for_release.remote(parameters.serve.linger_seconds).result()
         print("Stopping Serve")
 
 
 def create_actors(parameters: JobParameters) -> list[ActorHandle[Provider]]:
-    """Start the actors first, so that their processes come up while the driver generates.
+    """Start the actors first, so that their processes start up while the driver generates tuples.
 
-    The first one takes the application's name and keeps it while the driver lives: no other run can use it.
+    The first actor takes the application's name and holds it while the driver is alive, so no other run can use it.
     """
     number, application = parameters.process.actor_number, parameters.serve.application
     print(f"Creating {number} provider actors")
     try:
         first = Provider.options(name=application, namespace="processing").remote(parameters.data)
     except ValueError as error:
-        raise RuntimeError(f"serve-parameters.application {application} is in use by another run") from error
+        raise RuntimeError(f"serve-parameters.application {application} is already in use by another run") from error
     return [first, *(Provider.remote(parameters.data) for _ in range(number - 1))]
 
 
 def process_tuples(parameters: JobParameters, actor_refs: list[ActorHandle[Provider]]) -> list[str]:
-    """Run both stages and return each worker's summaries in the order of the workers."""
+    """Run both stages and return each worker's summaries, in worker order."""
     data, worker_number = parameters.data, parameters.process.worker_number
     print(f"Generating file batches for {worker_number} workers")
     file_batches = division_round_robin(data, worker_number)
     print("Storing batches")
     shares = [(ray.put(file_batch), len(file_batch)) for file_batch in file_batches]
-    # Worker and actor are paired round robin and counted from 1 in the output.
+    # Workers and actors are paired round robin, and numbered from 1 in the output.
     pairs = [(worker + 1, worker % len(actor_refs) + 1) for worker in range(worker_number)]
 
     print("Starting preprocess tasks")
@@ -70,18 +70,18 @@ def process_tuples(parameters: JobParameters, actor_refs: list[ActorHandle[Provi
         preprocess.remote(worker, actor, actor_refs[actor - 1], data, share): (worker, actor)
         for (worker, actor), share in zip(pairs, shares, strict=True)
     }
-    print("Waiting preprocess tasks and starting collector tasks")
+    print("Waiting for preprocess tasks and starting collector tasks")
     task_2_refs = {}
     for ref in as_completed(task_1_refs):
         worker, actor = task_1_refs[ref]
         task_2_refs[collector.remote(worker, actor, actor_refs[actor - 1], ref)] = worker
-    print("Waiting collector tasks")
+    print("Waiting for collector tasks")
     summaries = {task_2_refs[ref]: ray.get(ref) for ref in as_completed(task_2_refs)}
     return [summaries[worker] for worker, _ in pairs]
 
 
 def as_completed(refs: Iterable[ray.ObjectRef[Any]]) -> Iterator[ray.ObjectRef[Any]]:
-    """Yield the references one by one as their values become ready."""
+    """Yield the references one by one, as their values become ready."""
     pending = list(refs)
     while pending:
         (done,), pending = ray.wait(pending)
@@ -89,7 +89,7 @@ def as_completed(refs: Iterable[ray.ObjectRef[Any]]) -> Iterator[ray.ObjectRef[A
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job and return its exit code: 0, or 2 for parameters that cannot be used; failures raise."""
+    """Run the job and return its exit code: 0, or 2 for invalid parameters; failures raise."""
     try:
         parameters = read_parameters(arguments)
     except ParameterError as error:

@@ -76,7 +76,7 @@ async def test_a_used_id(cluster: Cluster, client: RayClient, name: str) -> None
     with pytest.raises(RayRequestRefused, match=rf"500: .*{name} already exists") as caught:
         await client.jobs.submit(spec)
     assert caught.value.status == 500
-    with pytest.raises(RayConfigError, match="which another job on this cluster has"):
+    with pytest.raises(RayConfigError, match="which another job on this cluster uses"):
         await submit(client, spec)
     assert [job.submission_id for job in await client.jobs.list()].count(name) == 1
     await stop_job(client, name)

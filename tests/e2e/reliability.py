@@ -11,10 +11,10 @@ from typing import Any
 
 HEAD = """# Reliability
 
-What the fault suite (`make chaos`) did to a real Airflow 3.3 and real Ray heads (2.60 and 2.49.2), and what it
-saw. It wrote this table.
+The fault suite (`make chaos`) injects faults into a real Airflow 3.3 and real Ray heads (2.60 and 2.49.2) and writes
+this table. *Jobs* lists every job that the run submitted, with its last state.
 
-| fault | expected | jobs that ever ran | task | driver's lines in the task log | seconds |
+| Fault | Expected | Jobs | Task | Driver lines in the task log | Seconds |
 |---|---|---|---|---|---|
 """
 
@@ -47,6 +47,6 @@ class Report:
 
 def _told(lines: Sequence[str] | None) -> str:
     if lines is None:
-        return "not looked at"
+        return "not checked"
     repeated = len(lines) - len(set(lines))
     return f"{len(set(lines))}, {repeated} repeated"

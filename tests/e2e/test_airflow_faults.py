@@ -47,7 +47,9 @@ def without(airflow: AirflowStack, name: str, number: signal.Signals) -> Iterato
 def test_a_triggerer_that_is_replaced(
     airflow: AirflowStack, start: Start, report: Report, number: signal.Signals
 ) -> None:
-    with report.case(f"triggerer ended ({number.name}) and started again", "the job goes on, waited for anew") as seen:
+    with report.case(
+        f"triggerer stopped ({number.name}) and restarted", "the job continues; the new triggerer watches it"
+    ) as seen:
         run = start(DEFERRED, seconds=LONGER)
         run.wait_until_watched()
         eventually(lambda: len(run.counted()) > 2 * READ_SECONDS or None, "the log")
@@ -67,8 +69,8 @@ def test_a_triggerer_that_is_replaced(
 
 @pytest.mark.chaos
 def test_a_triggerer_that_hangs_while_another_takes_over(airflow: AirflowStack, start: Start, report: Report) -> None:
-    expected = "the job goes on, waited for by the other one"
-    with report.case("triggerer SIGSTOPped 40 s, a second one running", expected) as seen:
+    expected = "the job continues; the other triggerer watches it"
+    with report.case("triggerer suspended (SIGSTOP) for 40 s while a second one runs", expected) as seen:
         run = start(DEFERRED, seconds=LONGEST)
         run.wait_until_watched()
         first = run.triggerer()
@@ -88,8 +90,8 @@ def test_a_scheduler_that_is_killed(airflow: AirflowStack, start: Start, report:
     """The tasks of its LocalExecutor are killed with it."""
     waited, deferred = start(BLOCKING, seconds=LONGER), start(DEFERRED, seconds=LONGER)
     with (
-        report.case("scheduler and its workers killed (SIGKILL), started again", "the job goes on") as seen,
-        report.case("scheduler killed (SIGKILL) while the task is deferred", "the job goes on") as seen_deferred,
+        report.case("scheduler and its workers killed (SIGKILL), restarted", "the job continues") as seen,
+        report.case("scheduler killed (SIGKILL) while the task is deferred", "the job continues") as seen_deferred,
     ):
         for run in (waited, deferred):
             run.wait_until_watched()

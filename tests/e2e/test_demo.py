@@ -25,7 +25,7 @@ def demo(out: Path, *arguments: str) -> subprocess.Popen[str]:
     [
         ("{amount: 3}", "CONF is not JSON"),
         ("[1013]", "CONF is a JSON list; expected an object"),
-        ('{"amuont": 3}', "CONF has unknown params: amuont; the Dag knows clusters, amount"),
+        ('{"amuont": 3}', "CONF has unknown params: amuont; the Dag has clusters, amount"),
         ('{"amount": "3"}', "CONF, param amount: '3' is not of type 'integer'"),
         ('{"clusters": []}', "CONF, param clusters: [] should be non-empty"),
     ],

@@ -31,7 +31,7 @@ EXPECTED = {
     "a quorum of two": "success",
     "all, others take over": "success",
 }
-FAULT = "head of one of three clusters killed (SIGKILL) in the middle of a fan-out"
+FAULT = "head of one of three clusters killed (SIGKILL) during a fan-out"
 MERGED = "fan_out.merge"
 FAIL_OVER = "e2e_faults_fail_over"
 LIMIT = 2
@@ -90,7 +90,8 @@ def test_a_fan_out_whose_cluster_dies(
 ) -> None:
     run, takes_over = runs[name], "take over" in name
     with report.case(
-        f"{FAULT}, policy {name}", "its work is taken over" if takes_over else f"the run ends: {EXPECTED[name]}"
+        f"{FAULT}, policy: {name}",
+        "other clusters take over its work" if takes_over else f"the run ends as {EXPECTED[name]}",
     ) as seen:
         assert eventually(lambda: run.api.run(run.dag_id, run.run_id)["end_date"], "the end", 900)
         assert run.finished() == EXPECTED[name]

@@ -80,7 +80,7 @@ def test_a_failed_job_is_explained(runs: dict[str, Run], clusters: list[LocalClu
     (job,) = run.jobs(clusters[0], task_id)
     assert explained.format(job["submission_id"]) in text
     assert "status=FAILED error_type=JOB_ENTRYPOINT_COMMAND_ERROR driver_exit_code=3" in text
-    assert "Last lines of the driver's log:\n" in text
+    assert "Last lines of the driver log:\n" in text
     assert "\n  about to fail\n" in text
     assert f"Dashboard: {clusters[0].url}/#/jobs/{job['submission_id']}" in text
 

@@ -67,7 +67,7 @@ def ends_in_one_attempt(run: CountingRun, seen: Callable[..., None]) -> None:
 
 def during_submit(network: Network, report: Report, kind: str, dag_id: str) -> None:
     """With a half-open connection the cluster gets the submission, and its answer is lost."""
-    fault = f"{kind} {AWAY_SECONDS} s, from the POST on, {run_mode(dag_id)}"
+    fault = f"{kind} for {AWAY_SECONDS} s, starting at the POST, {run_mode(dag_id)}"
     with report.case(fault, "the job is submitted once") as seen:
         with network.away_from(b"POST /api/jobs/ ", kind) as begun:
             run = network.start(dag_id)
@@ -77,7 +77,9 @@ def during_submit(network: Network, report: Report, kind: str, dag_id: str) -> N
 
 
 def during_polls(network: Network, report: Report, kind: str, dag_id: str) -> None:
-    with report.case(f"{kind} {AWAY_SECONDS} s while polling, {run_mode(dag_id)}", "the task waits on") as seen:
+    with report.case(
+        f"{kind} for {AWAY_SECONDS} s while polling, {run_mode(dag_id)}", "the task keeps waiting"
+    ) as seen:
         run = network.start(dag_id)
         run.wait_until_watched()
         with network.proxy.fault(kind):
@@ -86,7 +88,7 @@ def during_polls(network: Network, report: Report, kind: str, dag_id: str) -> No
 
 
 def during_log_reads(network: Network, report: Report, dag_id: str) -> None:
-    case = f"{BLACK_HOLE} {AWAY_SECONDS} s for log reads alone, {run_mode(dag_id)}"
+    case = f"{BLACK_HOLE} for {AWAY_SECONDS} s, log reads only, {run_mode(dag_id)}"
     with report.case(case, "no line is lost or repeated") as seen:
         run = network.start(dag_id)
         run.wait_until_watched()
@@ -96,7 +98,7 @@ def during_log_reads(network: Network, report: Report, dag_id: str) -> None:
 
 
 def during_stop(network: Network, report: Report, kind: str) -> None:
-    with report.case(f"{kind} {SHORTER} s during the stop, deferred", "the job is stopped afterwards") as seen:
+    with report.case(f"{kind} for {SHORTER} s during the stop, deferred", "the job is stopped afterwards") as seen:
         run = network.start(DEFERRED, LONG_RUN_SECONDS)
         run.wait_until_watched()
         with network.away_from(b"/stop HTTP", kind) as begun:
@@ -109,8 +111,8 @@ def during_stop(network: Network, report: Report, kind: str) -> None:
 
 
 def bad_gateways(network: Network, report: Report) -> None:
-    fault = "20 % of all answers 502, two minutes"
-    with report.case(fault, "nothing is noticed") as seen, network.proxy.faulty(Fault(bad_share=0.2)):
+    fault = "20% of all responses are 502, for two minutes"
+    with report.case(fault, "no effect") as seen, network.proxy.faulty(Fault(bad_share=0.2)):
         run = network.start(DEFERRED, LONG_RUN_SECONDS - 10)
         ends_in_one_attempt(run, seen)
 
@@ -118,8 +120,8 @@ def bad_gateways(network: Network, report: Report) -> None:
 def refused_credentials(network: Network, report: Report, status: int) -> None:
     """What a token that was rotated looks like: Ray's own answer to the wrong one, or to none."""
     replaced = {401: (b"Authorization:", b"X-Nothing-Here:"), 403: (b"Bearer ", b"Bearer x")}[status]
-    expected = "the attempt fails with the reason, the next one goes on with the job"
-    with report.case(f"{status} in the middle of a job, {SHORTER} s", expected) as seen:
+    expected = "the attempt fails with the reason; the retry resumes the job"
+    with report.case(f"{status} during a job, for {SHORTER} s", expected) as seen:
         run = network.start(DEFERRED)
         run.wait_until_watched()
         with network.proxy.faulty(Fault(replace=replaced)):

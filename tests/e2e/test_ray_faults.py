@@ -71,7 +71,7 @@ class SpareCluster:
 
 
 def job_process(spare: SpareCluster, report: Report) -> None:
-    with report.case("dashboard's job process killed", "nothing is noticed") as seen:
+    with report.case("dashboard's job process killed", "no effect") as seen:
         run = spare.start(RUN_SECONDS)
         run.wait_until_watched()
         spare.kill("ray-dashboard-JobHead")
@@ -80,7 +80,7 @@ def job_process(spare: SpareCluster, report: Report) -> None:
 
 def agent(spare: SpareCluster, report: Report) -> None:
     """Ray takes the job for RUNNING for ever."""
-    with report.case("head's agent killed", "RayJobLost; the retry submits another once the head is back") as seen:
+    with report.case("head's agent killed", "RayJobLost; the retry submits a new job once the head is back") as seen:
         run = spare.start(ENDLESS_SECONDS)
         run.wait_until_watched()
         spare.kill("ray::DashboardAgent")
@@ -91,18 +91,20 @@ def agent(spare: SpareCluster, report: Report) -> None:
 
 
 def without_records(spare: SpareCluster, report: Report) -> None:
-    with report.case("head killed (SIGKILL), back without records", "RayJobLost, the retry submits another") as seen:
+    with report.case(
+        "head killed (SIGKILL), restarted without records", "RayJobLost; the retry submits a new job"
+    ) as seen:
         run = spare.start(ENDLESS_SECONDS)
         run.wait_until_watched()
         spare.kill_all()
         spare.come_back()
-        when_lost(run, "its cluster has no record")
+        when_lost(run, "its cluster no longer has a record")
         replaced(run, spare, seen, left=[])
 
 
 def with_records(spare: SpareCluster, report: Report) -> None:
     with report.case(
-        "head killed (SIGKILL), back with RocksDB records", "RayJobLost, the retry submits another"
+        "head killed (SIGKILL), restarted with RocksDB records", "RayJobLost; the retry submits a new job"
     ) as seen:
         run = spare.start(ENDLESS_SECONDS)
         run.wait_until_watched()

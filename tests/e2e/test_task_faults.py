@@ -73,7 +73,7 @@ def killed_at_the_submission(stage: Stage, *, arrives: bool) -> None:
 
 
 def killed_while_it_polls(stage: Stage) -> None:
-    with stage.report.case("task process killed (SIGKILL) while it polls", "the retry goes on with the job") as seen:
+    with stage.report.case("task process killed (SIGKILL) while it polls", "the retry resumes the job") as seen:
         run = stage.start(BLOCKING)
         run.wait_until_watched()
         os.kill(run.pid(), signal.SIGKILL)
@@ -82,7 +82,7 @@ def killed_while_it_polls(stage: Stage) -> None:
 
 
 def terminated(stage: Stage) -> None:
-    expected = "the job is stopped, the retry submits another"
+    expected = "the job is stopped; the retry submits a new one"
     with stage.report.case("task process terminated (SIGTERM) while it polls", expected) as seen:
         run = stage.start(BLOCKING, seconds=LONGER)
         run.wait_until_watched()
@@ -102,7 +102,9 @@ def marked(stage: Stage, *, dag_id: str, state: str) -> None:
 
 
 def cleared(stage: Stage, *, dag_id: str) -> None:
-    with stage.report.case(f"cleared while {run_mode(dag_id)}", "the job is stopped, another is submitted") as seen:
+    with stage.report.case(
+        f"cleared while {run_mode(dag_id)}", "the job is stopped and a new one is submitted"
+    ) as seen:
         run = stage.start(dag_id, seconds=LONGER)
         run.wait_until_watched()
         run.api.clear(dag_id, run.run_id, "count")
@@ -130,7 +132,7 @@ def out_of_time(stage: Stage) -> None:
 
 
 def cleared_after_its_success(stage: Stage) -> None:
-    with stage.report.case("cleared after success", "another job is submitted") as seen:
+    with stage.report.case("cleared after success", "a new job is submitted") as seen:
         run = stage.start(DEFERRED)
         run.succeeds()
         run.api.clear(DEFERRED, run.run_id, "count")
@@ -139,19 +141,19 @@ def cleared_after_its_success(stage: Stage) -> None:
 
 
 def an_id_that_another_job_has(stage: Stage) -> None:
-    with stage.report.case("submission_id that another job has", "refused; the other job goes on") as seen:
+    with stage.report.case("submission_id already used by another job", "rejected; the other job continues") as seen:
         owner = stage.start(BLOCKING)
         owner.wait_until_watched()
         (job,) = owner.jobs(owner.cluster, "count")
         taken = stage.run("e2e_faults_taken", submission_id=job["submission_id"])
         taken.expect("taken", "failed")
-        assert "which another job on this cluster has" in taken.text("taken")
+        assert "which another job on this cluster uses" in taken.text("taken")
         owner.ended(seen, "SUCCEEDED")
 
 
 def what_is_not_text(stage: Stage) -> None:
-    fault = "invalid UTF-8 and a line of 5 MB in the driver's log"
-    with stage.report.case(fault, "all of it is in the task log") as seen:
+    fault = "invalid UTF-8 and a 5 MB line in the driver log"
+    with stage.report.case(fault, "everything appears in the task log") as seen:
         run = stage.run("e2e_faults_awkward")
         run.succeeds()
         statuses = [job["status"] for job in run.jobs(stage.clusters[0], "write")]

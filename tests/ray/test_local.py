@@ -119,7 +119,7 @@ def test_trial_job_leaves_no_record_and_down_finds_what_outlived_the_head(tmp_pa
 
 def test_head_that_ray_refuses_to_start_is_reported_with_its_log(tmp_path: Path) -> None:
     children = psutil.Process().children()
-    with pytest.raises(local.LocalClusterError, match=r"(?s)ray_local_1 ended with exit code 1.*78643200"):
+    with pytest.raises(local.LocalClusterError, match=r"(?s)ray_local_1 exited with code 1.*78643200"):
         local.up(1, tmp_path, local.LocalOptions(object_store_memory=1))
     assert psutil.Process().children() == children
     assert local.load(tmp_path) == []

@@ -239,9 +239,12 @@ def test_a_name_or_a_route_in_use_fails_the_newcomer_only(
     assert wait_job(ray_cluster, foreign)["status"] == "SUCCEEDED"
 
     clashes = {
-        "serve-parameters.application mine is in use by another run": {"application": "mine", "route-prefix": "/x"},
-        "serve-parameters.application foreign is in use on this cluster": {"application": "foreign"},
-        "Serve refused serve-parameters.route-prefix /mine": {"route-prefix": "/mine"},
+        "serve-parameters.application mine is already in use by another run": {
+            "application": "mine",
+            "route-prefix": "/x",
+        },
+        "serve-parameters.application foreign is already in use on this cluster": {"application": "foreign"},
+        "Serve rejected serve-parameters.route-prefix /mine": {"route-prefix": "/mine"},
     }
     jobs = {message: submit(parameters(ray_cluster, 7, serve=serve)) for message, serve in clashes.items()}
     for message, submission_id in jobs.items():
@@ -259,7 +262,7 @@ def test_a_port_other_than_that_of_the_running_serve_is_refused(
     wait_job(ray_cluster, submit(parameters(ray_cluster, linger=0)))
     submission_id = submit(parameters(ray_cluster, serve={"port": 9}))
     assert wait_job(ray_cluster, submission_id)["driver_exit_code"] == 1
-    running = f"but Serve already runs on this cluster with port {ray_cluster.serve_port}"
+    running = f"but Serve is already running on port {ray_cluster.serve_port} of this cluster"
     assert f"serve-parameters.port is 9, {running}" in log(ray_cluster, submission_id)
 
 
@@ -269,7 +272,9 @@ def test_bad_parameters_fail_the_job_before_it_joins_the_cluster(
     submission_id = submit(parameters(ray_cluster, amount=1))
     job = wait_job(ray_cluster, submission_id)
     assert (job["status"], job["driver_exit_code"], job["job_id"]) == ("FAILED", 2, None)
-    assert "process-parameters.worker-number is 2, expected at most the 1" in log(ray_cluster, submission_id)
+    assert "process-parameters.worker-number is 2; expected at most data-parameters.amount (1)" in log(
+        ray_cluster, submission_id
+    )
 
 
 def test_work_that_is_lost_fails_the_job_and_leaves_no_application(

@@ -1,4 +1,4 @@
-"""What becomes of a line of a driver's log: at which level it is shown, and whether."""
+"""Decides whether a line of the driver log is shown, and at which level."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections import deque
 from time import monotonic
 from typing import Any, Protocol
 
-# A driver that writes faster than that for long would fill Airflow's log with what nobody reads.
+# A driver that keeps writing faster than this would flood the Airflow log with lines that nobody reads.
 LINES_PER_SECOND = 1000
 BYTES_PER_SECOND = 1024 * 1024
 BURST_SECONDS = 10
-# What has gathered since the last read may be as much as that time allows, but not for longer.
+# After a pause between reads, the allowance covers the time since the last read, up to this many seconds.
 GATHERED_SECONDS = 100
 LAST_LINES = 20
 
-# Airflow drops DEBUG where its own level is INFO, and a line must not get lost.
+# Airflow drops DEBUG lines when its own level is INFO, and no line may be lost.
 LEVELS = {
     **dict.fromkeys(("DEBUG", "INFO", "D", "I"), logging.INFO),
     **dict.fromkeys(("WARNING", "WARN", "W"), logging.WARNING),
@@ -41,22 +41,22 @@ _LEVEL = re.compile(
 
 
 class Logger(Protocol):
-    """A logger of the standard library or one that takes the same call."""
+    """A standard library logger, or one with a compatible ``log`` method."""
 
     def log(self, level: int, event: str, /, *args: object) -> Any: ...
 
 
 def level_of(line: str) -> int:
-    """The level that a line names at its beginning, in one of the forms of Python's logging, Ray or loguru."""
+    """Return the level named at the start of a line, in a format of Python's logging, Ray or loguru."""
     found = _LEVEL.match(_COLOUR.sub("", line[:300]))
     return LEVELS[found[1] or found[2]] if found else logging.INFO
 
 
 class Relay:
-    """Shows lines in a log; of those that come too fast only the last ones, and how many are missing.
+    """Writes lines to a log; when they arrive too fast, only the last ones and the number left out.
 
     :param logger: where the lines go.
-    :param where: where the whole log is, for the reader.
+    :param where: tells the reader where to find the complete log.
     :param seconds: how long the log has been growing.
     """
 
@@ -70,20 +70,20 @@ class Relay:
         self._missing_lines = self._missing_bytes = 0
 
     def let_in(self) -> None:
-        """Let new lines come, in proportion to the time since the last call."""
+        """Increase the allowance in proportion to the time since the last call."""
         seconds, self._filled = monotonic() - self._filled, monotonic()
         longest = min(max(seconds, BURST_SECONDS), GATHERED_SECONDS)
         self._lines = min(max(self._lines, 0) + seconds * LINES_PER_SECOND, longest * LINES_PER_SECOND)
         self._bytes = min(max(self._bytes, 0) + seconds * BYTES_PER_SECOND, longest * BYTES_PER_SECOND)
 
     def show(self, line: str, size: int) -> None:
-        """Show a line, or hold it back.
+        """Show a line or hold it back.
 
-        :param size: its length in bytes.
+        :param size: length of the line in bytes.
         """
         self._lines -= 1
         self._bytes -= size
-        # Once a line has been held back, all that follow are, up to the next flush(): no holes within holes.
+        # Once a line is held back, all later ones are too, until the next flush(); this leaves one gap, not many.
         if self._lines >= 0 and self._bytes >= 0 and not self._held:
             self._write(line)
             return
@@ -93,10 +93,10 @@ class Relay:
         self._held.append((line, size))
 
     def flush(self) -> None:
-        """Say what has been left out, and show the last lines."""
+        """Report what was left out, and show the last lines."""
         if self._missing_lines:
             self.say(
-                "%d lines (%d bytes) of the driver's log are left out here: more than %d lines or %d bytes a second",
+                "%d lines (%d bytes) of the driver log omitted here: more than %d lines or %d bytes per second",
                 self._missing_lines,
                 self._missing_bytes,
                 LINES_PER_SECOND,
@@ -108,8 +108,8 @@ class Relay:
         self._missing_lines = self._missing_bytes = 0
 
     def say(self, message: str, *args: object) -> None:
-        """Warn about what is missing, and say where it is."""
-        self._logger.log(logging.WARNING, f"{message}; the whole log: %s", *args, self._where)
+        """Log a warning about missing lines and where to find them."""
+        self._logger.log(logging.WARNING, f"{message}; full log: %s", *args, self._where)
 
     def _write(self, line: str) -> None:
         self._logger.log(level_of(line), "%s", line)

@@ -1,7 +1,7 @@
-"""A local working_dir as a deterministic zip under a content-addressed name, uploaded once per cluster.
+"""Packs a local working_dir as a deterministic zip with a content-addressed name, uploaded once per cluster.
 
-Which files belong to it is decided as Ray decides it: ``.gitignore`` and ``.rayignore`` of every level, the
-``excludes`` of the runtime_env, and never ``.git``, ``__pycache__`` or a virtual environment.
+Files are selected as Ray selects them: ``.gitignore`` and ``.rayignore`` apply at every level, as do the ``excludes``
+of the runtime_env; ``.git``, ``__pycache__`` and virtual environments are always left out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayConfigError
 
-# The body limit of Ray's dashboard (Ray 2.49-2.60), whatever the 512 MiB of its documentation say.
+# The dashboard's limit for request bodies (Ray 2.49-2.60); Ray's documentation says 512 MiB.
 PACKAGE_LIMIT_BYTES = 100 * 1024 * 1024
 LARGEST_FILES_NAMED = 5
-# Folders that link to one another multiply; nobody submits that many files on purpose.
+# Folders that link to one another multiply; nobody submits this many files on purpose.
 FILE_LIMIT = 20_000
 COPY_BYTES = 1024 * 1024
 IGNORE_FILES = (".gitignore", ".rayignore")
@@ -40,7 +40,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 class Package:
     """A zip ready for upload.
 
-    :param uri: ``gcs://`` name made from the SHA-256 of the content.
+    :param uri: ``gcs://`` name derived from the SHA-256 of the content.
     :param body: the zip.
     """
 
@@ -49,9 +49,9 @@ class Package:
 
 
 async def upload_working_dir(client: RayClient, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace a local working_dir by the URI of its package on the cluster; the caller's dict is not changed.
+    """Replace a local working_dir with the URI of its package on the cluster, without changing the caller's dict.
 
-    :raises RayConfigError: when the directory does not exist or its package is over 100 MiB.
+    :raises RayConfigError: when the directory does not exist or its package exceeds 100 MiB.
     """
     working_dir = runtime_env.get("working_dir")
     if working_dir is None or (isinstance(working_dir, str) and "://" in working_dir):
@@ -61,10 +61,10 @@ async def upload_working_dir(client: RayClient, runtime_env: Mapping[str, Any]) 
     try:
         package = await asyncio.to_thread(build, working_dir, runtime_env.get("excludes") or ())
     except OSError as error:
-        expected = "files that the Airflow worker can read and that do not change meanwhile"
+        expected = "files that the Airflow worker can read and that do not change while they are packed"
         raise RayConfigError("runtime_env['working_dir']", f"{str(working_dir)!r} ({error})", expected) from error
     async with _one_at_a_time(f"{client.config.url} {package.uri}"):
-        # Always asked: Ray forgets packages, and asking keeps this one for the next ten minutes.
+        # Always ask: Ray forgets packages, and asking keeps this one for another ten minutes.
         if not await retrying(lambda: client.cluster.has_package(package.uri)):
             await retrying(lambda: client.cluster.put_package(package.uri, package.body))
     rest = {key: value for key, value in runtime_env.items() if key != "excludes"}
@@ -72,10 +72,10 @@ async def upload_working_dir(client: RayClient, runtime_env: Mapping[str, Any]) 
 
 
 def build(working_dir: str | os.PathLike[str], excludes: Sequence[str] = ()) -> Package:
-    """Zip a directory so that equal content gives equal bytes, on any host and at any time.
+    """Zip a directory so that equal content gives equal bytes on any host and at any time.
 
-    :param working_dir: a directory, or a zip that is taken as it is.
-    :param excludes: patterns in the manner of ``.gitignore``, relative to the directory.
+    :param working_dir: a directory, or a zip file, which is used unchanged.
+    :param excludes: patterns in ``.gitignore`` syntax, relative to the directory.
     :raises RayConfigError: see :func:`upload_working_dir`.
     """
     root = Path(working_dir).expanduser()
@@ -97,7 +97,7 @@ def build(working_dir: str | os.PathLike[str], excludes: Sequence[str] = ()) -> 
 
 
 def files(root: Path, excludes: Sequence[str] = ()) -> Iterator[Path]:
-    """The files of a working_dir in a fixed order; links are followed as long as they lead nowhere twice."""
+    """Yield the files of a working_dir in a fixed order; symbolic links are followed unless they form a cycle."""
     yield from _walk(root, root, [(root, _rules("runtime_env['excludes']", excludes))], {root.resolve()})
 
 
@@ -119,7 +119,7 @@ def _rules(name: str, patterns: Sequence[str]) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:
-        raise RayConfigError(name, str(error), "patterns in the manner of .gitignore") from error
+        raise RayConfigError(name, str(error), "patterns in .gitignore syntax") from error
 
 
 def _lines(file: Path) -> list[str]:
@@ -166,26 +166,28 @@ def _entry(file: Path, name: str) -> zipfile.ZipInfo:
 
 
 def _too_many(root: Path, file: Path) -> RayConfigError:
-    got = f"{root} with more than {FILE_LIMIT} files, links that lead in circles included; one is {file}"
-    return RayConfigError("runtime_env['working_dir']", got, "fewer files: see .rayignore and excludes")
+    got = f"{root} with more than {FILE_LIMIT} files (counting files behind links), one of them {file}"
+    return RayConfigError("runtime_env['working_dir']", got, "fewer files; leave some out with .rayignore or excludes")
 
 
 def _too_large(root: Path, size: int, sizes: Mapping[str, int]) -> RayConfigError:
     largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST_FILES_NAMED]
     named = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in largest)
-    got = f"{root} with at least {size / 2**20:.1f} MiB zipped; largest: {named}"
-    expected = "at most 100 MiB: name what is not needed in .rayignore or excludes, or give a URI (s3://, gs://)"
+    got = f"{root} with at least {size / 2**20:.1f} MiB zipped; largest files: {named}"
+    expected = "at most 100 MiB; leave files out with .rayignore or excludes, or use a URI (s3://, gs://)"
     return RayConfigError("runtime_env['working_dir']", got, expected)
 
 
 @asynccontextmanager
 async def _one_at_a_time(what: str) -> AsyncIterator[None]:
-    """Hold a lock that all processes of this user on this host share; the operating system frees it on a crash."""
+    """Hold a lock shared by all processes of this user on this host; the operating system frees it after a crash."""
     folder = Path(tempfile.gettempdir()) / f"airflow-provider-ray-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     owner = folder.lstat()
     if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.getuid():
-        raise RayConfigError("temporary directory", f"{folder}, which somebody else made", "a directory of this user")
+        raise RayConfigError(
+            "temporary directory", f"{folder}, which somebody else created", "a directory owned by this user"
+        )
     file = folder / f"{hashlib.sha256(what.encode()).hexdigest()}.lock"
     with open(os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "w") as lock:
         while True:
@@ -197,5 +199,5 @@ async def _one_at_a_time(what: str) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            # Closing is not enough: a process forked in the meantime has the file open as well.
+            # Closing the file is not enough: a process forked in the meantime has it open as well.
             fcntl.flock(lock, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""Submitting a job so that no fault on the way can run it twice."""
+"""Submitting a job so that no fault along the way can make it run twice."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from airflow_provider_ray.client.jobs.packaging import upload_working_dir
 
 T = TypeVar("T")
 
-# Random text in a job's metadata: whoever finds it in a job knows that the job is the one that it submitted.
+# Random text in a job's metadata, by which the submitter recognizes its own job.
 NONCE_KEY = "airflow_nonce"
 SECOND_LOOK_SECONDS = 3.0
 
 
 async def submit(client: RayClient, spec: JobSpec) -> None:
-    """Upload what the job needs and submit it, with a nonce of its own unless its metadata has one.
+    """Upload what the job needs and submit it, with a new nonce unless its metadata already has one.
 
-    :raises RayConfigError: when the submission_id belongs to another job, or the cluster's Ray is too old.
-    :raises RayRequestError: when the cluster refuses the job, or is not available for two minutes.
+    :raises RayConfigError: when the submission_id belongs to another job, or Ray on the cluster is too old.
+    :raises RayRequestError: when the cluster refuses the job, or is unavailable for two minutes.
     """
     marked = replace(spec, metadata={NONCE_KEY: uuid4().hex, **spec.metadata})
     await post(client, await prepare(client, marked))
 
 
 async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
-    """Upload what the job needs and return what can be submitted from anywhere, for the next ten minutes.
+    """Upload what the job needs and return a spec that can be submitted from any host within the next ten minutes.
 
-    :raises RayConfigError: when the working_dir cannot be packed, or the cluster's Ray is too old.
-    :raises RayRequestError: when the cluster refuses the package, or is not available for two minutes.
+    :raises RayConfigError: when the working_dir cannot be packed, or Ray on the cluster is too old.
+    :raises RayRequestError: when the cluster refuses the package, or is unavailable for two minutes.
     """
-    # Asked first, so that something else than a Ray dashboard is named before anything is uploaded to it.
+    # Asked first, so that nothing is uploaded to an address where something other than Ray answers.
     version = await retrying(client.cluster.version)
     if spec.entrypoint_label_selector and not version.at_least(2, 54):
         expected = f"Ray 2.54 or newer on the cluster, which runs {version.ray_version}"
@@ -53,13 +53,13 @@ async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
 
 
 async def post(client: RayClient, spec: JobSpec) -> None:
-    """Submit a job that is prepared and has a nonce.
+    """Submit a job that has been prepared and has a nonce.
 
-    A POST that failed may still have reached Ray, which answers time-outs, resets and used ids alike with a 500
-    or nothing; asking for the id tells. A job that is there already is ours if its metadata has our nonce.
+    A failed POST may still have reached Ray: after a timeout, a reset or a duplicate id, the client sees the same 500
+    or no answer at all. Looking up the id settles it: a job whose metadata has our nonce is ours.
 
     :raises RayConfigError: when the submission_id belongs to another job.
-    :raises RayRequestError: when the cluster refuses the job, or is not available for two minutes.
+    :raises RayRequestError: when the cluster refuses the job, or is unavailable for two minutes.
     """
 
     async def attempt() -> None:
@@ -69,7 +69,7 @@ async def post(client: RayClient, spec: JobSpec) -> None:
             if await _is_there(client, spec):
                 return
             if isinstance(error, RayNotFound):
-                # Ray has this route, so it was not Ray that answered.
+                # Ray has this route, so a 404 did not come from Ray.
                 raise RayNotADashboard.from_message(str(error)) from error
             raise
 
@@ -77,7 +77,7 @@ async def post(client: RayClient, spec: JobSpec) -> None:
 
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
-    """Details of a job that was submitted with this nonce, None when the cluster certainly has no such job."""
+    """Return the job submitted with this nonce, or None if the cluster definitely has no such job."""
     try:
         job = await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:
@@ -88,14 +88,14 @@ async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails 
 async def get_for_certain(
     client: RayClient, submission_id: str, *, was_there: bool = False, budget: float | None = None
 ) -> JobDetails:
-    """Details of a job; one 404 does not prove that there is none.
+    """Return a job's details; a single 404 is not taken as proof that the job does not exist.
 
-    A head that is just coming up could speak too early, and something in between in its place.
+    A head that is still starting may answer 404 too early, and so may a proxy in front of it.
 
-    :param was_there: a Ray dashboard has answered at this address before: something else that answers there now, such
-        as an ingress without its backend, is a fault that passes.
-    :param budget: seconds for which a transient fault is sat out, two minutes by default.
-    :raises RayNotFound: when the cluster says so twice, with a sign of life of the dashboard in between.
+    :param was_there: a Ray dashboard has answered at this address before. If something else answers now, such as an
+        ingress without its backend, that is a transient fault.
+    :param budget: seconds for which transient faults are tolerated (default: two minutes).
+    :raises RayNotFound: when the cluster answers 404 twice, and its dashboard answers properly in between.
     """
     ask = _patiently if was_there else retrying
     try:
@@ -114,7 +114,7 @@ async def _patiently(call: Callable[[], Awaitable[T]], budget: float | None) -> 
 
 
 def has_nonce(job: JobDetails, nonce: str) -> bool:
-    """Whether a job is the one that was submitted with this nonce, and not another one under the same id."""
+    """Whether the job was submitted with this nonce, rather than being another job with the same id."""
     return (job.metadata or {}).get(NONCE_KEY) == nonce
 
 
@@ -124,6 +124,6 @@ async def _is_there(client: RayClient, spec: JobSpec) -> bool:
     except RayNotFound:
         return False
     if not has_nonce(job, spec.metadata[NONCE_KEY]):
-        got = f"{spec.submission_id!r}, which another job on this cluster has"
+        got = f"{spec.submission_id!r}, which another job on this cluster uses"
         raise RayConfigError("submission_id", got, "an id that is not in use")
     return True

@@ -1,4 +1,4 @@
-"""Polling jobs: until one is there, until it has ended, until it has stopped."""
+"""Polling jobs: until one appears, until it ends, until it has stopped."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 FIRST_INTERVAL_SECONDS = 1.0
 QUICK_SECONDS = 60.0
-# Whatever a caller asks for: no loop asks a cluster more often.
+# A lower bound: no loop polls a cluster more often, whatever the caller asks for.
 SHORTEST_INTERVAL_SECONDS = 0.1
 STOP_CONFIRM_SECONDS = 15.0
 STOP_LOOK_SECONDS = 0.3
 LOST_STOP_SECONDS = 5.0
-# Many who search a long list at once would hold up everybody else in the loop.
+# Searching long lists for many waits at once would block the event loop, so yield in between.
 SEARCHED_AT_ONCE = 100
 
 
@@ -47,16 +47,17 @@ async def wait_for_job(
     log: DriverLog | None = None,
     owned: bool = False,
 ) -> JobDetails:
-    """Poll a job until it has ended or the time is up, and return what is known of it then.
+    """Poll a job until it ends or the time is up, and return its details at that point.
 
-    :param poll_interval: longest time between two looks, in seconds; the first looks come quicker.
+    :param poll_interval: maximum seconds between two polls; the first polls are more frequent.
     :param timeout: seconds from now, None for no limit.
-    :param startup_timeout: seconds from now in which the job has to leave PENDING, None for no limit.
-    :param log: where the driver's lines go.
-    :param owned: the job is the caller's: it is there, and it is stopped when the time is up or it is given up as lost.
+    :param startup_timeout: seconds from now within which the job must leave PENDING, None for no limit.
+    :param log: delivers the lines of the driver log.
+    :param owned: the caller submitted the job: it is known to exist, and it is stopped when the time is up or it is
+        given up as lost.
     :raises RayNotFound: when the cluster has no such job.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
-    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayRequestError: when the cluster refuses a request, or is unavailable for two minutes.
     """
     deadline = None if timeout is None else monotonic() + timeout
     startup_deadline = None if startup_timeout is None else monotonic() + startup_timeout
@@ -87,18 +88,18 @@ async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> Jo
     try:
         return await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound as error:
-        raise lost(submission_id, "its cluster has no record of it any more") from error
+        raise lost(submission_id, "its cluster no longer has a record of it") from error
 
 
 async def _give_up(
     client: RayClient, submission_id: str, reason: str, owned: bool, log: DriverLog | None
 ) -> JobDetails:
-    """Tell a job of ours to stop, in case that its driver lives; return it when it has succeeded after all."""
+    """Stop the caller's own job in case its driver is still alive; return the job if it has succeeded after all."""
     if owned:
         try:
             last = await stop_job(client, submission_id, within=LOST_STOP_SECONDS)
         except RayError as error:
-            logger.warning("Lost Ray job %r could not be told to stop: %s", submission_id, error)
+            logger.warning("Could not send a stop request for lost Ray job %r: %s", submission_id, error)
         else:
             if last is not None and last.status == SUCCEEDED:
                 if log is not None:
@@ -108,7 +109,7 @@ async def _give_up(
 
 
 def lost(submission_id: str, reason: str) -> RayJobLost:
-    """The error for a job that nobody will ever say the end of."""
+    """Create the error for a job whose result will never be known."""
     return RayJobLost.from_message(f"Ray job {submission_id!r} is lost: {reason}")
 
 
@@ -117,7 +118,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def intervals(longest: float) -> Iterator[float]:
-    """Times between two looks: short for the first minute, then growing up to the longest."""
+    """Yield the seconds between polls: short for the first minute, then growing up to ``longest``."""
     interval, elapsed = FIRST_INTERVAL_SECONDS, 0.0
     while True:
         pause = max(min(interval, longest), SHORTEST_INTERVAL_SECONDS)
@@ -128,17 +129,19 @@ def intervals(longest: float) -> Iterator[float]:
 
 
 async def _stop_late(client: RayClient, job: JobDetails, log: DriverLog | None) -> JobDetails:
-    """Stop a job whose time is up; it counts as not ended, unless it ended by itself while it was stopped."""
+    """Stop a job whose time is up; it counts as unfinished unless it ended by itself while being stopped."""
     try:
         last = await stop_job(client, str(job.submission_id))
     except RayError as error:
-        logger.error("Ray job %r may still run, it could not be stopped: %s", job.submission_id, error)
+        logger.error("Ray job %r could not be stopped and may still be running: %s", job.submission_id, error)
         return job
     if last is None:
         return job
     if not is_terminal(last.status):
-        hint = "; Ray stops it when it starts" if last.status == PENDING else ""
-        logger.warning("Ray job %r was told to stop and has not: status=%s%s", job.submission_id, last.status, hint)
+        hint = "; Ray will stop it when it starts" if last.status == PENDING else ""
+        logger.warning(
+            "Ray job %r has not stopped yet after a stop request: status=%s%s", job.submission_id, last.status, hint
+        )
     elif log is not None:
         await log.deliver(last, final=True)
     return job if last.status == STOPPED else last
@@ -147,12 +150,12 @@ async def _stop_late(client: RayClient, job: JobDetails, log: DriverLog | None) 
 async def wait_for_submission(
     client: RayClient, metadata: Mapping[str, str], *, poll_interval: float, timeout: float | None
 ) -> tuple[str, float | None]:
-    """Wait until the cluster has a job with this metadata and return its id and the time that is left.
+    """Wait until the cluster has a job with this metadata; return its id and the seconds that remain.
 
-    :param poll_interval: longest time between two looks, in seconds.
+    :param poll_interval: maximum seconds between two polls.
     :param timeout: seconds from now, None for no limit.
     :raises RayJobTimeout: when the time is up.
-    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayRequestError: when the cluster refuses a request, or is unavailable for two minutes.
     """
     deadline = None if timeout is None else monotonic() + timeout
     pauses = intervals(poll_interval)
@@ -165,7 +168,7 @@ async def wait_for_submission(
 
 
 async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:
-    """The newest job whose metadata contains all of these entries, None when there is none."""
+    """Return the newest job whose metadata contains all of these entries, or None if there is none."""
     newest = None
     for number, job in enumerate(await client.jobs.list(), start=1):
         is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)
@@ -184,13 +187,14 @@ async def stop_job(
     within: float | None = None,
     may_arrive: bool = False,
 ) -> JobDetails | None:
-    """Stop a job and wait until it has ended.
+    """Stop a job and wait for it to end.
 
-    :param nonce: leave the job alone unless it was submitted with this nonce; None stops any.
-    :param within: seconds to wait for the end, 15 by default. Ray sends SIGTERM and, three seconds later, SIGKILL.
-    :param may_arrive: the job's submission is under way, so a job that is not there yet is waited for.
-    :returns: the job as last seen, None when the cluster certainly has no such job (with this nonce).
-    :raises RayRequestError: when the cluster refuses us, or nobody can say for that time whether it has the job.
+    :param nonce: stop the job only if it was submitted with this nonce; None stops any job with this id.
+    :param within: seconds to wait for the end (default 15). Ray sends SIGTERM and, three seconds later, SIGKILL.
+    :param may_arrive: the submission may still be in flight, so wait for a job that is not there yet.
+    :returns: the job as last seen, or None if the cluster definitely has no such job (with this nonce).
+    :raises RayRequestError: when the cluster refuses a request, or does not say within that time whether it has the
+        job.
     """
     deadline = monotonic() + (STOP_CONFIRM_SECONDS if within is None else within)
     is_ray = False
@@ -207,13 +211,13 @@ async def stop_job(
                 return None
             if left <= 0:
                 raise
-        # One 404 proves nothing: an ingress that has lost its backend for a moment says the same.
+        # A single 404 proves nothing: an ingress that has briefly lost its backend gives the same answer.
         await asyncio.sleep(STOP_LOOK_SECONDS if may_arrive else min(submission.SECOND_LOOK_SECONDS, left / 2))
         is_ray = await _answers(client, deadline)
 
 
 async def _answers(client: RayClient, deadline: float) -> bool:
-    """Whether it is a Ray dashboard that answers."""
+    """Whether what answers is a Ray dashboard."""
     try:
         await retrying(client.cluster.version, max(deadline - monotonic(), 0))
     except RayNotADashboard:

@@ -1,4 +1,4 @@
-"""Long-lived actors that do the numerical work for the tasks."""
+"""Actors that do the numerical work for the tasks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from functions.statistics import batch_statistics, summarize
 from numpy.typing import NDArray
 
 
-# A sliver of a CPU: jobs side by side on a small head must not wait for one another's reservations for ever.
+# Reserve a tiny share of a CPU, so that concurrent jobs on a small head never wait forever for each other's CPUs.
 @ray.remote(num_cpus=0.01, scheduling_strategy="SPREAD")
 class Provider:
-    """Computes the statistics of tuples and the summaries of statistics."""
+    """Computes statistics of tuples and summaries of those statistics."""
 
     def __init__(self, data: DataParameters) -> None:
         self.data = data
@@ -22,13 +22,13 @@ class Provider:
     def batch_process_tuples(
         self, worker_index: int, actor_index: int, tuples: NDArray[np.uint32], start: int, stop: int
     ) -> NDArray[np.void]:
-        """Statistics of the batches between two places of a worker's share.
+        """Compute the statistics of the batches in one range of a worker's share.
 
-        :param worker_index: the worker whose share it is, from 1.
-        :param actor_index: this actor, from 1.
-        :param tuples: the share; it stays in the object store and is read in place.
-        :param start: first tuple, a multiple of the batch size.
-        :param stop: the tuple after the last.
+        :param worker_index: index of the worker that owns the share, from 1.
+        :param actor_index: index of this actor, from 1.
+        :param tuples: the share, read in place from the object store.
+        :param start: position of the first tuple, a multiple of the batch size.
+        :param stop: position after the last tuple.
         """
         rows = batch_statistics(tuples[start:stop], self.data)
         rows["worker"], rows["actor"] = worker_index, actor_index
@@ -36,5 +36,5 @@ class Provider:
         return rows
 
     def batch_process_stats(self, worker_index: int, actor_index: int, rows: NDArray[np.void]) -> str:
-        """Summaries of batches as the inside of a JSON list: written once, here, and never parsed again."""
+        """Return the summaries of batches as the body of a JSON list: encoded once, here, and never parsed again."""
         return json.dumps(summarize(worker_index, actor_index, rows, self.data.stats_batch))[1:-1]

@@ -1,4 +1,4 @@
-"""Round-robin division of the sorted tuples over the workers."""
+"""Round-robin division of the sorted tuples among the workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCK = 2**15
 
 
 def sort_keys(data: DataParameters) -> NDArray[np.unsignedinteger]:
-    """Rank of every tuple's (priority, length) among all pairs, in the smallest type that holds it."""
+    """Return the rank of each tuple's (priority, length) among all pairs, in the smallest integer type that fits."""
     priorities = [data.priority[extension] for extension in data.extensions]
     priority_rank = np.unique(priorities, return_inverse=True)[1]
     lengths, length_rank = np.unique(data.lengths, return_inverse=True)
@@ -28,10 +28,10 @@ def sort_keys(data: DataParameters) -> NDArray[np.unsignedinteger]:
 def division_round_robin(data: DataParameters, number: int) -> list[NDArray[np.uint32]]:
     """Sort the tuples by (priority, length) and deal them to the workers one by one.
 
-    :param data: which tuples.
-    :param number: how many workers share them.
-    :return: one array per worker; a tuple stands there as its seed less the offset.
+    :param data: the tuples to divide.
+    :param number: number of workers.
+    :return: one array per worker; a tuple is stored as its seed minus the offset.
     """
-    # The sort is stable and its keys take one or two bytes, for which NumPy has a linear radix sort.
+    # The sort is stable and the keys are one or two bytes wide; for these NumPy uses a linear-time radix sort.
     order = np.argsort(sort_keys(data), kind="stable")
     return [order[worker::number].astype(np.uint32) for worker in range(number)]

@@ -1,7 +1,7 @@
-"""Made-up files as tuples (seed, name, priority, length), each a function of its seed alone.
+"""Generates made-up files as tuples (seed, name, priority, length), each a function of its seed alone.
 
-The generator counts instead of drawing in sequence: word i of seed k is a hash of (k, i), so any range of seeds can be
-made anywhere, in any order, and always comes out the same.
+The generator is counter-based: word i of seed k is a hash of (k, i). Any range of seeds can therefore be generated
+anywhere and in any order, with the same result.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(words: Words) -> Words:
-    """Scramble 64-bit words so that neighbours have nothing in common (SplitMix64's finalizer)."""
+    """Scramble 64-bit words so that adjacent inputs give unrelated outputs (the SplitMix64 finalizer)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
 def random_words(seeds: Words, index: int) -> Words:
-    """Word number `index` of every seed."""
+    """Return word number `index` of every seed."""
     return mix(mix(seeds * GOLDEN_GAMMA) + GOLDEN_GAMMA * np.array([index], np.uint64))
 
 
@@ -38,7 +38,7 @@ def scale(bits: Words, width: int, size: int) -> Words:
 
 
 def choices(seeds: Words, data: DataParameters) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions of every seed's extension and length in the lists that they are chosen from."""
+    """Return the list positions of every seed's extension and length."""
     words = random_words(seeds, 0)
     extension = scale(words >> np.uint64(32), 32, len(data.extensions))
     length = scale(words & np.uint64(0xFFFFFFFF), 32, len(data.lengths))
@@ -56,7 +56,7 @@ def stem_letters(seeds: Words, longest: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def generate_tuples(seeds: Sequence[int], data: DataParameters) -> list[tuple[int, str, int, int]]:
-    """Make the tuples of these seeds, names included: for reading and checking, not for millions."""
+    """Generate the tuples of these seeds, including names; meant for inspection and tests, not for millions."""
     words = np.asarray(seeds, np.uint64)
     extensions, lengths = choices(words, data)
     letters = np.stack([*stem_letters(words, max(data.lengths))], axis=1) + np.uint8(ord("a"))

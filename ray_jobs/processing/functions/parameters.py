@@ -1,4 +1,4 @@
-"""The job's parameters: read from one JSON argument, checked whole before Ray is touched."""
+"""The job's parameters, read from a single JSON argument and validated completely before Ray is used."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROUTE_PREFIX = re.compile(r"/(?!-(?:/|$))[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*"
 
 
 class ParameterError(ValueError):
-    """A parameter is missing, unknown or out of range; says which, what it was and what was expected."""
+    """A parameter is missing, unknown or invalid; the message has its name, its value and what was expected."""
 
 
 @dataclass(frozen=True)
 class ProcessParameters:
-    """How many preprocess tasks share the work and how many Provider actors serve them."""
+    """Number of preprocess tasks that share the work, and number of Provider actors that serve them."""
 
     worker_number: int
     actor_number: int
@@ -33,7 +33,7 @@ class ProcessParameters:
 
 @dataclass(frozen=True)
 class DataParameters:
-    """Which tuples are made, and how many go into a batch and into a summary."""
+    """Which tuples to generate, and how many make up a batch and a summary."""
 
     amount: int
     offset: int
@@ -46,7 +46,7 @@ class DataParameters:
 
 @dataclass(frozen=True)
 class ServeParameters:
-    """Where the output is served, and for how many seconds at most."""
+    """Where to serve the output, and for how many seconds at most."""
 
     application: str
     route_prefix: str
@@ -57,7 +57,7 @@ class ServeParameters:
 
 @dataclass(frozen=True)
 class JobParameters:
-    """Everything one run is told."""
+    """All parameters of a run."""
 
     process: ProcessParameters
     data: DataParameters
@@ -65,7 +65,7 @@ class JobParameters:
 
 
 class Section:
-    """One object of the input, read key by key."""
+    """One JSON object of the input, read key by key."""
 
     def __init__(self, name: str, value: object) -> None:
         if not isinstance(value, dict):
@@ -74,11 +74,11 @@ class Section:
         self.values: dict[str, Any] = value
 
     def refuse_unknown(self, parameters: type) -> None:
-        """Refuse every key that is not a field of the section's dataclass."""
+        """Reject keys that are not fields of the section's dataclass."""
         known = [field.name.replace("_", "-") for field in fields(parameters)]
         for key in self.values:
             if key not in known:
-                raise ParameterError(f"{self.name}.{key} is unknown, expected only {', '.join(known)}")
+                raise ParameterError(f"{self.name}.{key} is unknown; expected only {', '.join(known)}")
 
     def get(self, key: str, *default: Any) -> Any:
         if key not in self.values and not default:
@@ -109,31 +109,31 @@ class Section:
 
 
 def read_parameters(arguments: list[str]) -> JobParameters:
-    """Check the command line's one JSON argument and return it as values.
+    """Validate the JSON argument of the command line and return the parameters.
 
-    :param arguments: the command line without the script's name.
-    :raises ParameterError: at the first field that cannot be used.
+    :param arguments: the command-line arguments without the script name.
+    :raises ParameterError: at the first invalid field.
     """
     if len(arguments) != 1:
-        raise ParameterError(f"{len(arguments)} arguments given, expected exactly one: the parameters as JSON")
+        raise ParameterError(f"got {len(arguments)} arguments; expected exactly one: the parameters as JSON")
     try:
         job = json.loads(arguments[0])
     except ValueError as error:
-        raise ParameterError(f"the argument is not JSON ({error}), expected one JSON object") from error
+        raise ParameterError(f"the argument is not JSON ({error}); expected a JSON object") from error
     return parse_parameters(job)
 
 
 def parse_parameters(job: object) -> JobParameters:
-    """Check the decoded parameters and return them as values.
+    """Validate the decoded parameters and return them.
 
     :param job: the decoded JSON object.
-    :raises ParameterError: at the first field that cannot be used.
+    :raises ParameterError: at the first invalid field.
     """
     sections = Section("parameters", job)
     known = ("process-parameters", "storage-parameters", "data-parameters", "serve-parameters")
     for key in sections.values:
         if key not in known:
-            raise ParameterError(f"{key} is unknown, expected only {', '.join(known)}")
+            raise ParameterError(f"{key} is unknown; expected only {', '.join(known)}")
     process = process_parameters(Section("process-parameters", sections.get("process-parameters")))
     storage = sections.get("storage-parameters", {})
     if storage != {}:
@@ -141,7 +141,7 @@ def parse_parameters(job: object) -> JobParameters:
     data = data_parameters(Section("data-parameters", sections.get("data-parameters")))
     serve = serve_parameters(Section("serve-parameters", sections.get("serve-parameters", {})))
     if process.worker_number > data.amount:
-        expected = f"at most the {data.amount} of data-parameters.amount: every worker needs a tuple"
+        expected = f"at most data-parameters.amount ({data.amount}): every worker needs at least one tuple"
         raise wrong("process-parameters.worker-number", process.worker_number, expected)
     return JobParameters(process, data, serve)
 
@@ -173,7 +173,7 @@ def extension_priorities(section: Section, extensions: tuple[str, ...]) -> dict[
     for extension in extensions:
         if extension not in priority.values:
             raise ParameterError(
-                f"{priority.name} has no {json.dumps(extension)}, expected an integer for every extension"
+                f"{priority.name} has no {json.dumps(extension)}; expected an integer for every extension"
             )
     return {key: priority.integer(key, low=-MAX_PRIORITY, high=MAX_PRIORITY) for key in priority.values}
 
@@ -195,7 +195,7 @@ def serve_parameters(section: Section) -> ServeParameters:
             "route-prefix",
             f"/{application}",
             ROUTE_PREFIX,
-            "a path of its own such as /processing: a leading '/', no trailing one, not under /-",
+            "a path such as /processing: with a leading '/', without a trailing one, not below /-",
         ),
         host=host,
         port=section.integer("port", 8000, low=1, high=65535),
@@ -205,7 +205,7 @@ def serve_parameters(section: Section) -> ServeParameters:
 
 def checked_extension(section: Section, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise wrong(f"{section.name}.extensions", value, "texts of at least one character")
+        raise wrong(f"{section.name}.extensions", value, "strings of at least one character")
     return value
 
 
@@ -217,4 +217,4 @@ def checked_integer(name: str, value: object, low: int, high: int | None) -> int
 
 def wrong(name: str, value: object, expected: str) -> ParameterError:
     shown = json.dumps(value)
-    return ParameterError(f"{name} is {shown if len(shown) <= 80 else shown[:77] + '...'}, expected {expected}")
+    return ParameterError(f"{name} is {shown if len(shown) <= 80 else shown[:77] + '...'}; expected {expected}")

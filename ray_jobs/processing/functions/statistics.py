@@ -1,4 +1,4 @@
-"""Mean and variance of batches of tuples, whole arrays at a time and without making the names."""
+"""Mean and variance of batches of tuples, computed on entire arrays and without generating the names."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from functions.parameters import DataParameters
 
 VALUES = ("seed", "name", "priority", "length")
 
-# One row per batch; a value is its pair of mean and variance.
+# One row per batch; each value is a pair of mean and variance.
 BATCH = np.dtype(
     [("worker", "u4"), ("actor", "u4"), ("batch", "u4"), ("count", "u4"), *((value, "f8", (2,)) for value in VALUES)]
 )
 
-# One row per tuple; letters are counted from the middle of the alphabet, where squares lose no digits.
+# One row per tuple; letters are numbered from the middle of the alphabet, so that squares lose no digits.
 TUPLE = np.dtype([("priority", "i8"), ("length", "i4"), ("letters", "i4"), ("sum", "i4"), ("squares", "i8")])
 MIDDLE = 13
 
 
 def letter_numbers(text: str) -> list[int]:
-    """Numbers of the letters in a text, a is 1; everything else is left out."""
+    """Return the position in the alphabet of each letter in the text (a is 1), ignoring other characters."""
     return [ord(c.lower()) - ord("a") + 1 for c in text if c.isalpha()]
 
 
 def tuple_columns(seeds: NDArray[np.uint64], data: DataParameters) -> NDArray[np.void]:
-    """What the statistics need of every tuple, made in blocks that fit the processor's cache."""
+    """Return the columns that the statistics need, computed in blocks that fit into the CPU cache."""
     columns = np.empty(len(seeds), TUPLE)
     for start in range(0, len(seeds), BLOCK):
         fill_columns(columns[start : start + BLOCK], seeds[start : start + BLOCK], data)
@@ -51,7 +51,7 @@ def fill_columns(columns: NDArray[np.void], seeds: NDArray[np.uint64], data: Dat
 
 
 def extension_constants(data: DataParameters) -> NDArray[np.int64]:
-    """Priority, letters, their sum and their sum of squares for every extension."""
+    """Return priority, number of letters, their sum and their sum of squares for every extension."""
     rows = []
     for extension in data.extensions:
         numbers = [number - MIDDLE for number in letter_numbers(extension)]
@@ -60,18 +60,18 @@ def extension_constants(data: DataParameters) -> NDArray[np.int64]:
 
 
 def mean_and_variance(values: NDArray[Any], starts: NDArray[np.intp], counts: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Mean and population variance of consecutive batches, in the two passes that large seeds need."""
+    """Return mean and population variance of consecutive batches, in two passes because seeds are large."""
     means = np.add.reduceat(values, starts, dtype=np.int64) / counts
     deviations = values - np.repeat(means, counts)
     return np.stack([means, np.add.reduceat(deviations * deviations, starts) / counts], axis=1)
 
 
 def batch_statistics(tuples: NDArray[np.uint32], data: DataParameters) -> NDArray[np.void]:
-    """Statistics of consecutive batches of `tuple_batch` tuples; the last batch may be smaller.
+    """Return the statistics of consecutive batches of `tuple_batch` tuples; the last batch may be smaller.
 
-    :param tuples: seeds less the offset, as the division dealt them.
-    :param data: how the tuples are made and batched.
-    :return: one row of BATCH per batch; worker, actor and batch are left to the caller.
+    :param tuples: seeds minus the offset, in the order of the division.
+    :param data: how tuples are generated and batched.
+    :return: one BATCH row per batch; the caller fills in worker, actor and batch.
     """
     starts = np.arange(0, len(tuples), data.tuple_batch)
     counts = np.diff(starts, append=len(tuples))
@@ -92,10 +92,10 @@ def batch_statistics(tuples: NDArray[np.uint32], data: DataParameters) -> NDArra
 def summarize(worker_index: int, actor_index: int, rows: NDArray[np.void], stats_batch: int) -> list[dict[str, Any]]:
     """Group batches into summaries of `stats_batch` batches; the last summary may be smaller.
 
-    :param worker_index: the collector that asks, from 1.
-    :param actor_index: the Provider that answers, from 1.
-    :param rows: statistics of batches.
-    :param stats_batch: how many batches a summary holds.
+    :param worker_index: index of the requesting collector, from 1.
+    :param actor_index: index of the answering Provider, from 1.
+    :param rows: statistics of the batches.
+    :param stats_batch: number of batches per summary.
     """
     workers, actors, batches, counts = (rows[key].tolist() for key in ("worker", "actor", "batch", "count"))
     columns = {value: (rows[value][:, 0].tolist(), rows[value][:, 1].tolist()) for value in VALUES}

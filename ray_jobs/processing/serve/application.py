@@ -1,4 +1,4 @@
-"""Bringing one Serve application up and taking that one, and nothing else, down again."""
+"""Deploys one Serve application and deletes it again, without touching any other."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from serve.requests import Requests
 
 @contextmanager
 def served(parameters: ServeParameters, output_ref: ray.ObjectRef[bytes]) -> Iterator[DeploymentHandle[Requests]]:
-    """Serve the output while the body runs, then delete the application; others are never touched.
+    """Serve the output while the body runs, then delete this application and no other.
 
     :param parameters: name, route and port of the application.
     :param output_ref: the output as encoded JSON.
-    :raises RuntimeError: when Serve listens elsewhere already, or the name or the route is in use.
+    :raises RuntimeError: Serve is already running on another port, or the name or the route is in use.
     """
     start_serve(parameters)
     if parameters.application in serve.status().applications:
-        raise RuntimeError(f"serve-parameters.application {parameters.application} is in use on this cluster")
+        raise RuntimeError(f"serve-parameters.application {parameters.application} is already in use on this cluster")
     try:
         yield run_application(parameters, output_ref)
     finally:
@@ -34,28 +34,28 @@ def served(parameters: ServeParameters, output_ref: ray.ObjectRef[bytes]) -> Ite
 
 
 def start_serve(parameters: ServeParameters) -> None:
-    """Start Serve, or join a running one if it listens where this run wants to be reached."""
+    """Start Serve, or use the running instance if it listens on the port that this run asks for."""
     options: dict[str, Any] = {"port": parameters.port}
     if parameters.host is not None:
         options["host"] = parameters.host
     try:
         serve.start(http_options=options)
     except ValueError:
-        # Serve looks for a controller before it makes one, and another run may be faster in between (Ray 2.49, 2.60).
+        # Serve looks for a controller before it creates one; another run may create it in between (Ray 2.49, 2.60).
         if _get_global_client(raise_if_no_controller_running=False) is None:
             raise
-    # A running Serve ignores the options, and only its client knows which ones are in force.
+    # A running Serve ignores the options; only its client knows which options are in effect.
     port = _get_global_client().http_config.port  # type: ignore[union-attr]
     if port != parameters.port:
         raise RuntimeError(
-            f"serve-parameters.port is {parameters.port}, but Serve already runs on this cluster with port {port}"
+            f"serve-parameters.port is {parameters.port}, but Serve is already running on port {port} of this cluster"
         )
 
 
 def run_application(parameters: ServeParameters, output_ref: ray.ObjectRef[bytes]) -> DeploymentHandle[Requests]:
-    """Deploy the application and wait until it answers; Serve itself refuses a route that another one has."""
+    """Deploy the application and wait until it answers; Serve itself rejects a route that is already taken."""
     application = Requests.bind(output_ref)
     try:
         return serve.run(application, name=parameters.application, route_prefix=parameters.route_prefix)
     except RayServeException as error:
-        raise RuntimeError(f"Serve refused serve-parameters.route-prefix {parameters.route_prefix}") from error
+        raise RuntimeError(f"Serve rejected serve-parameters.route-prefix {parameters.route_prefix}") from error

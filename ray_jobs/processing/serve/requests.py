@@ -1,4 +1,4 @@
-"""The Serve application that hands out the run's output."""
+"""The Serve application that serves the run's output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 )
 @serve.ingress(app)
 class Requests:
-    """Answers with the output until somebody releases the run."""
+    """Serves the output until the run is released."""
 
     def __init__(self, output_ref: ray.ObjectRef[bytes]) -> None:
         self.output: bytes = ray.get(output_ref)
@@ -27,19 +27,19 @@ class Requests:
 
     @app.get("/output")
     async def output_route(self) -> Response:
-        """The summaries as {"output": [...]}, sent as they were encoded."""
+        """Return the summaries as {"output": [...]}, exactly as encoded by the driver."""
         return Response(self.output, media_type="application/json")
 
     @app.post("/release")
     async def release_route(self) -> dict[str, bool]:
-        """End the driver's wait."""
+        """Tell the driver to stop waiting."""
         self.released.set()
         return {"released": True}
 
     async def wait_for_release(self, seconds: float) -> bool:
-        """Wait until the run is released; False if that took longer than this many seconds."""
+        """Wait until the run is released; return False if that takes longer than the given seconds."""
         try:
             await asyncio.wait_for(self.released.wait(), seconds)
-        except asyncio.TimeoutError:  # noqa: UP041  another class than TimeoutError up to Python 3.10
+        except asyncio.TimeoutError:  # noqa: UP041  not an alias of TimeoutError before Python 3.11
             return False
         return True

@@ -24,11 +24,11 @@ def preprocess(
 ) -> NDArray[np.void]:
     """Have a worker's share processed in chunks of whole batches and return the statistics in order.
 
-    :param worker_index: this worker, from 1.
-    :param actor_index: its actor, from 1.
+    :param worker_index: index of this worker, from 1.
+    :param actor_index: index of its actor, from 1.
     :param actor_ref: the actor's handle.
-    :param data: how the tuples are made and batched.
-    :param share: the share's reference, passed on as it is, and its number of tuples.
+    :param data: how tuples are generated and batched.
+    :param share: reference to the share, passed on unresolved, and its number of tuples.
     """
     share_ref, size = share
     step = max(1, CHUNK // data.tuple_batch) * data.tuple_batch

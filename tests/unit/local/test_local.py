@@ -217,7 +217,7 @@ class TestUp:
         second = choose_ports(["a", "b"])[1].dashboard
         script = f"""case "$*" in *dashboard-port={second}*) echo 'no luck' >&2; exit 3;; esac; exec sleep 300"""
         options = local.LocalOptions(ray_executable=stand_in(script))
-        expected = r"(?s)ray_local_2 ended with exit code 3.*ray_local_2\.log.*no luck"
+        expected = r"(?s)ray_local_2 exited with code 3.*ray_local_2\.log.*no luck"
         before = psutil.Process().children()
         with pytest.raises(local.LocalClusterError, match=expected):
             local.up(2, tmp_path / "state", options)
@@ -240,7 +240,7 @@ class TestUp:
         ray = stand_in("exec sleep 300")
         mine = start(started, ray, tmp_path, "mine")
         write_state(tmp_path, mine)
-        with pytest.raises(local.LocalClusterError, match="running already"):
+        with pytest.raises(local.LocalClusterError, match="already running"):
             local.up(1, tmp_path, local.LocalOptions(ray_executable=ray))
         assert len(head.processes([mine])) == 1
 
@@ -251,5 +251,5 @@ class TestUp:
 
     def test_number_of_tokens_must_be_the_number_of_clusters(self, tmp_path: Path, stand_in: StandIn) -> None:
         options = local.LocalOptions(ray_executable=stand_in("exit 1"), tokens=["a"])
-        with pytest.raises(local.LocalClusterError, match="1 tokens were given for 2 clusters"):
+        with pytest.raises(local.LocalClusterError, match="got 1 tokens for 2 clusters"):
             local.up(2, tmp_path / "state", options)

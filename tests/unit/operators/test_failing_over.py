@@ -127,8 +127,8 @@ def test_the_retry_goes_on_elsewhere_when_the_cluster_has_died(
     result = run(attempts, 2, deferrable=deferrable)
     assert result == {"conn_id": "b", "submission_id": next(iter(clusters["b"].jobs))}
     lost = next(iter(clusters["a"].jobs))
-    (warning,) = [line for line in task_log.lines if "may still run" in line]
-    assert warning.startswith(f"Ray job {lost} on a may still run, it could not be stopped: ")
+    (warning,) = [line for line in task_log.lines if "may still be running" in line]
+    assert warning.startswith(f"Ray job {lost} on a could not be stopped and may still be running: ")
 
 
 @MODES
@@ -412,7 +412,7 @@ def test_a_cleared_task_submits_nothing_anywhere_while_a_job_of_it_lives(
     come_back(clusters["a"])
     (job,) = clusters["a"].jobs.values()
     job.outcome = Outcome(ends_after=None, stop_after=None)
-    with pytest.raises(errors.RayJobStopping, match="on 'a' was asked to stop and has not stopped yet"):
+    with pytest.raises(errors.RayJobStopping, match="on 'a' has not stopped yet after a stop request"):
         run(attempts, 3, max_tries=8)
     assert (len(clusters["a"].jobs), len(clusters["b"].jobs)) == (1, 1)
     job.outcome, clusters["a"].default_outcome = Outcome(status="FAILED"), Outcome()
@@ -470,7 +470,7 @@ def test_a_kill_waits_for_no_cluster_that_hangs(
     assert time.monotonic() - started < 3
     assert sorted(line.split(": ")[0] for line in task_log.lines) == [
         "Asked Ray job here to stop",
-        "Ray job there on a may still run, it could not be stopped",
+        "Ray job there on a could not be stopped and may still be running",
     ]
 
 

@@ -87,7 +87,7 @@ def test_says_the_same_about_a_failed_job_in_both_modes(
         f"Ray job {job!r} on 'ray_default' failed",
         "status=FAILED error_type=JOB_ENTRYPOINT_COMMAND_ERROR driver_exit_code=3",
         "Ray says: Job entrypoint command failed, last available logs:",
-        "Last lines of the driver's log:",
+        "Last lines of the driver log:",
         "  one",
         "  Traceback",
         "  ValueError: two",
@@ -434,7 +434,7 @@ def test_a_cleared_task_does_not_start_anew_while_its_job_lives(
     monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
     operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
-    with pytest.raises(errors.RayJobStopping, match="was asked to stop and has not stopped yet"):
+    with pytest.raises(errors.RayJobStopping, match="has not stopped yet after a stop request"):
         operator().execute(attempts.context(try_number=2, max_tries=2))
     assert attempts.store["ray_job"]["submission_id"] == only_job(dashboard)
 
@@ -599,7 +599,7 @@ def test_a_kill_that_cannot_reach_the_cluster_says_so(
     task._begin(context).job = StoppableJob(RayHook(), "mine", "n1")
     dashboard.fail(403, path="/")
     task.on_kill()
-    assert "may still run, it could not be stopped" in task_log.lines[-1]
+    assert "could not be stopped and may still be running" in task_log.lines[-1]
 
 
 def test_fields_are_templated_and_env_vars_do_not_show(dashboard: FakeDashboard, context: Any) -> None:

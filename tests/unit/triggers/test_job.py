@@ -268,8 +268,8 @@ async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
     trigger.left_behind = [{"conn_id": "deleted", "submission_id": "older", "nonce": "n0"}]
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "STOPPED"
-    (warning,) = [line for line in task_log.lines if "may still run" in line]
-    assert warning.startswith("Ray job older on deleted may still run, it could not be stopped: ")
+    (warning,) = [line for line in task_log.lines if "may still be running" in line]
+    assert warning.startswith("Ray job older on deleted could not be stopped and may still be running: ")
 
 
 async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
@@ -287,7 +287,7 @@ async def test_a_kill_that_fails_says_so(
     monkeypatch.setattr(job, "KILL_SECONDS", 2.0)
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(unreachable))
     await trigger.on_kill()
-    assert "may still run" in task_log.lines[-1]
+    assert "may still be running" in task_log.lines[-1]
     assert "no API server" in task_log.lines[-1]
 
 

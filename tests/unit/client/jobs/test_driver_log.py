@@ -245,7 +245,7 @@ async def test_a_burst_is_granted_once(client: RayClient, fake: FakeDashboard) -
     started = time.monotonic()
     await log.deliver(job, final=True)
     assert shown == 10_000
-    assert "left out" in lines[-21]
+    assert "omitted" in lines[-21]
     # What the time between the reads allows, which counts from the beginning of the first.
     assert len(lines) - shown < 5_000 + 1_000 * (time.monotonic() - started)
 

@@ -198,7 +198,7 @@ def test_the_last_byte_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(packaging, "PACKAGE_LIMIT_BYTES", size)
     build(tmp_path)
     monkeypatch.setattr(packaging, "PACKAGE_LIMIT_BYTES", size - 1)
-    with pytest.raises(RayConfigError, match=r"largest: main\.py"):
+    with pytest.raises(RayConfigError, match=r"largest files: main\.py"):
         build(tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_a_terabyte_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.M
     with (tmp_path / "huge").open("wb") as file:
         file.write(random.Random(1).randbytes(5 * 1024 * 1024))
         file.truncate(2**40)
-    with pytest.raises(RayConfigError, match=r"largest: huge \(\d\.\d MiB\)"):
+    with pytest.raises(RayConfigError, match=r"largest files: huge \(\d\.\d MiB\)"):
         build(tmp_path)
 
 
