@@ -152,7 +152,7 @@ class SharedJobs(Jobs):
     async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
         started = monotonic()
         try:
-            self._listed, fault = await self.pick(wanted, self._listed), None
+            self._listed, fault = await self.pick(wanted), None
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
             log.debug("The jobs cannot be listed now: %s", error)
