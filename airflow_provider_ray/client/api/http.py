@@ -98,10 +98,10 @@ class Http:
             await self._session.close()
 
     async def read(self, method: str, path: str, answer: type[T], **options: Any) -> T:
-        """Send a request and decode its answer, which is checked on the way.
+        """Send a request and return its answer, decoded and checked.
 
-        :param answer: what the JSON has to be.
-        :raises RayNotADashboard: also when the answer is something else.
+        :param answer: the type that the JSON must have.
+        :raises RayNotADashboard: also when the JSON has another type; says what was expected, and where.
         """
         async with self.open(method, path, **options) as response:
             text = await response.read()
@@ -168,9 +168,9 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
 
 
 def decoded(text: bytes, answer: type[T]) -> T:
-    """The checked value of a JSON text; its texts can be stored, see :func:`storable`.
+    """Decode JSON to a type and check it; strings come out as :func:`storable` leaves them.
 
-    :raises msgspec.ValidationError: when it is JSON of something else.
+    :raises msgspec.ValidationError: when the JSON has another type.
     :raises ValueError: when it is not JSON.
     """
     if rb"\u0000" not in text:
@@ -179,8 +179,8 @@ def decoded(text: bytes, answer: type[T]) -> T:
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # Python's JSON, and with it Ray's, can say NaN and half of a surrogate pair, if only in somebody's
-            # runtime_env. It takes five times as long to read.
+            # Ray writes what Python's json writes: NaN or a lone surrogate in one job's runtime_env, which nobody
+            # reads, must not make the whole list unreadable.
             pass
     return msgspec.convert(storable(json.loads(text)), answer)
 
