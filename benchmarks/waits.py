@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import aiohttp
@@ -25,7 +25,7 @@ POLL_SECONDS = 10.0
 ENDS = (10.0, 50.0)
 LAG_PROBE_SECONDS = 0.02
 NODE_ID = "f" * 56
-Wait = Callable[[str, str], Awaitable[float]]
+Wait = Callable[[str, str], Coroutine[Any, Any, float]]
 
 
 def measure() -> dict[str, Any]:

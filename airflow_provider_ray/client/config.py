@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+
+from yarl import URL
 
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.labels import read_labels
@@ -120,7 +121,7 @@ class ClusterConfig:
     @property
     def serve_port(self) -> int:
         """Port of the Serve proxy: that of ``serve_url``, else Ray's default 8000."""
-        return (urlsplit(self.serve_url).port if self.serve_url else None) or DEFAULT_SERVE_PORT
+        return (URL(self.serve_url).explicit_port if self.serve_url else None) or DEFAULT_SERVE_PORT
 
 
 def _dashboard_url(host: str | None, port: int | None, schema: str | None, path_prefix: str) -> str:
@@ -141,36 +142,35 @@ def _dashboard_url(host: str | None, port: int | None, schema: str | None, path_
 
 
 def _url(name: str, address: str, port: int | None, default_port: int | None = None) -> str:
-    parts, own = _split(name, address)
+    parts = _parts(name, address)
     if parts.scheme not in ("http", "https"):
         raise RayConfigError(
             name,
             f"an address with the scheme {parts.scheme!r}",
             "http://host:port or https://host:port of the dashboard (Jobs API), not a ray:// or GCS address",
         )
-    if not _HOSTNAME.fullmatch(parts.hostname or ""):
-        raise RayConfigError(name, f"the host name {parts.hostname!r}", "scheme://host:port/prefix")
-    if parts.query or parts.fragment:
+    if not _HOSTNAME.fullmatch(parts.host or ""):
+        raise RayConfigError(name, f"the host name {parts.host!r}", "scheme://host:port/prefix")
+    if parts.raw_query_string or parts.raw_fragment:
         raise RayConfigError(name, "an address with a query or fragment", "scheme://host:port/prefix")
+    own = parts.explicit_port
     if own and port and own != port:
         raise RayConfigError(name, f"port {own} in the address and {port} in the port field", "one port")
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     number = own or port or default_port
-    return f"{parts.scheme}://{host}" + (f":{number}" if number else "") + parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.host_subcomponent}{f':{number}' if number else ''}{parts.raw_path.rstrip('/')}"
 
 
-def _split(name: str, address: str) -> tuple[SplitResult, int | None]:
-    """The parts of an address and its port; what is between :// and @ is a secret and is not repeated."""
+def _parts(name: str, address: str) -> URL:
+    """The address as aiohttp will read it; what is between :// and @ is a secret and is not repeated."""
     if "@" in address.partition("://")[2]:
         raise RayConfigError(name, "an address with credentials in it", "the token in the password field")
     try:
-        parts = urlsplit(address)
-        own = parts.port
+        parts = URL(address)
     except ValueError as error:
         raise RayConfigError(name, f"{address!r} ({error})", "scheme://host:port/prefix") from error
-    if own == 0:
+    if parts.explicit_port == 0:
         raise RayConfigError(name, f"{address!r} with port 0", "a port from 1 to 65535")
-    return parts, own
+    return parts
 
 
 def _prefix(path_prefix: str) -> str:

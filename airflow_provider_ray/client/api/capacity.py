@@ -24,9 +24,10 @@ T = TypeVar("T")
 # What is not told in this time is unknown: a list of jobs that is slow to come must not hide the rest.
 DETAIL_SECONDS = 5.0
 
-_AMOUNT = r"(-?[\d.]+(?:e[+-]?\d+)?)(B|[KMGT]iB)?"
+# A number that is finite and fits into 64 bits; a line with another one is not known.
+_AMOUNT = r"(-?\d{1,18}(?:\.\d+)?(?:e[+-]?\d\d)?)(B|[KMGT]iB)?"
 _USAGE = re.compile(rf" {_AMOUNT}/{_AMOUNT} (.+?)(?: \({_AMOUNT} used of {_AMOUNT} reserved in placement groups\))?")
-_DEMAND = re.compile(r" .*?: (\d+)\+ pending ")
+_DEMAND = re.compile(r" .*?: (\d{1,12})\+ pending ")
 _UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 # Ray writes memory with two decimals, which is off by half a percent at most.
 _ROUNDING = 0.005
@@ -186,7 +187,7 @@ def _used(row: re.Match[str]) -> float:
 
 def total_of(nodes: Sequence[Node]) -> Mapping[str, float]:
     """Resources of the nodes that are alive, without Ray's own markers (``node:...``)."""
-    alive = [node.resources_total for node in nodes if node.is_alive]
+    alive = [node.resources_total or {} for node in nodes if node.is_alive]
     names = {name for each in alive for name in each if not name.startswith("node:")}
     return {name: round(sum(each.get(name, 0.0) for each in alive), _DECIMALS) for name in sorted(names)}
 

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from airflow_provider_ray.client.api.http import Http
-from airflow_provider_ray.client.api.models import ClusterVersion, Node
+from airflow_provider_ray.client.api.models import ClusterVersion, Node, Rows
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
 
 # The state API's own maximum; without a limit it leaves out all nodes after the first hundred.
 NODE_LIMIT = 10_000
+
+
+class _Authentication(msgspec.Struct):
+    authentication_mode: str
+
+
+class _Metadata(msgspec.Struct):
+    data: _Python
+
+
+class _Python(msgspec.Struct, rename="camel"):
+    python_version: str
+
+
+class _Status(msgspec.Struct):
+    data: _Usage
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    cluster_status: str | None
 
 
 class Cluster:
@@ -22,40 +44,30 @@ class Cluster:
         :raises RayNotADashboard: when something else answers at this address.
         """
         try:
-            return await self._http.read("GET", "/api/version", ClusterVersion.from_json)
+            return await self._http.read("GET", "/api/version", ClusterVersion)
         except RayNotFound as error:
             raise RayNotADashboard(f"GET {self._http.base_url}/api/version", "404, which no Ray answers") from error
 
     async def authentication_mode(self) -> str:
         """``token`` or ``disabled``; answered without credentials, by Ray 2.52 and newer."""
         try:
-            return await self._http.read(
-                "GET", "/api/authentication_mode", lambda body: str(body["authentication_mode"])
-            )
+            return (await self._http.read("GET", "/api/authentication_mode", _Authentication)).authentication_mode
         except RayNotFound:
             return "disabled"
 
     async def nodes(self) -> list[Node]:
         """All nodes, dead ones included."""
-        return await self._http.read(
-            "GET",
-            "/api/v0/nodes",
-            lambda body: [Node.from_json(row) for row in body["data"]["result"]["result"]],
-            params={"detail": "1", "limit": str(NODE_LIMIT)},
-        )
+        params = {"detail": "1", "limit": str(NODE_LIMIT)}
+        return (await self._http.read("GET", "/api/v0/nodes", Rows[Node], params=params)).rows
 
     async def python_version(self) -> str:
         """Version of Python on the head."""
-        return await self._http.read("GET", "/api/v0/cluster_metadata", lambda body: str(body["data"]["pythonVersion"]))
+        return (await self._http.read("GET", "/api/v0/cluster_metadata", _Metadata)).data.python_version
 
     async def status(self) -> str:
         """Usage and demands as text, the form that autoscaler v1 and v2 both have."""
-        return await self._http.read(
-            "GET",
-            "/api/cluster_status",
-            lambda body: str(body["data"]["clusterStatus"] or ""),
-            params={"format": "1"},
-        )
+        answer = await self._http.read("GET", "/api/cluster_status", _Status, params={"format": "1"})
+        return answer.data.cluster_status or ""
 
     async def has_package(self, uri: str) -> bool:
         """Whether a package is stored. Asking also keeps it from being collected for ten minutes."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import io
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from weakref import WeakKeyDictionary
 
 import aiohttp
+import msgspec
 from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
@@ -33,23 +32,18 @@ from airflow_provider_ray.client.errors import (
     RayRequestError,
     RayRequestRefused,
 )
-from airflow_provider_ray.client.json_text import is_suspect, storable
+from airflow_provider_ray.client.json_text import storable
 
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
 REASON_SECONDS = 5.0
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024
-# A megabyte of JSON takes some ten milliseconds to decode, in which nothing else in the loop goes on.
-LARGE_BYTES = 256 * 1024
-TURN_SECONDS = 0.05
 _LATER = frozenset({408, 425, 429})
 # The head asks its agent and answers the agent's 4xx with a 500.
 _WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
 
 T = TypeVar("T")
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
 
 
 class Http:
@@ -103,18 +97,22 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def read(self, method: str, path: str, build: Callable[[Any], T], **options: Any) -> T:
-        """Send a request and build a value from the JSON of its answer.
+    async def read(self, method: str, path: str, answer: type[T], **options: Any) -> T:
+        """Send a request and return its answer, decoded and checked.
 
-        :raises RayNotADashboard: also when the answer lacks what every Ray says.
+        :param answer: the type that the JSON must have.
+        :raises RayNotADashboard: also when the JSON has another type; says what was expected, and where.
         """
         async with self.open(method, path, **options) as response:
             text = await response.read()
-        if len(text) > LARGE_BYTES:
-            await _turn()
-        with _without_collections() if len(text) > LARGE_BYTES else nullcontext():
-            # What is decoded is gone when that returns, and with it the reason for a collection.
-            return self._built(self._name(method, path), response, text, build)
+        name = self._name(method, path)
+        try:
+            return decoded(text, answer)
+        except msgspec.ValidationError as error:
+            raise RayNotADashboard(name, f"answered, but not as Ray's dashboard does ({error})") from error
+        except (ValueError, RecursionError) as error:
+            reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
+            raise RayNotADashboard(name, reason, response.status) from error
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time allowed grows with their number."""
@@ -149,19 +147,6 @@ class Http:
         except (aiohttp.ClientError, OSError) as error:
             raise _fault(name, error) from error
 
-    @staticmethod
-    def _built(name: str, response: aiohttp.ClientResponse, text: bytes, build: Callable[[Any], T]) -> T:
-        try:
-            body = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
-            raise RayNotADashboard(name, reason, response.status) from error
-        try:
-            return build(storable(body) if is_suspect(text) else body)
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            reason = f"answered, but not as Ray's dashboard does ({type(error).__name__}: {error})"
-            raise RayNotADashboard(name, reason) from error
-
     def _name(self, method: str, path: str) -> str:
         return f"{method} {self.base_url}{path}"
 
@@ -182,25 +167,22 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
     return text.decode("utf-8", "replace")
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Decoding a large answer makes the garbage collector look at everything in the process, again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+def decoded(text: bytes, answer: type[T]) -> T:
+    """Decode JSON to a type and check it; strings come out as :func:`storable` leaves them.
 
-
-async def _turn() -> None:
-    """Wait while others in the loop decode large answers: two in one go would hold it up twice as long."""
-    loop = asyncio.get_running_loop()
-    now = loop.time()
-    turn = max(_turns.get(loop, now), now)
-    _turns[loop] = turn + TURN_SECONDS
-    await asyncio.sleep(turn - now)
+    :raises msgspec.ValidationError: when the JSON has another type.
+    :raises ValueError: when it is not JSON.
+    """
+    if rb"\u0000" not in text:
+        try:
+            return msgspec.json.decode(text, type=answer)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Ray writes what Python's json writes: NaN or a lone surrogate in one job's runtime_env, which nobody
+            # reads, must not make the whole list unreadable.
+            pass
+    return msgspec.convert(storable(json.loads(text)), answer)
 
 
 def refusal(

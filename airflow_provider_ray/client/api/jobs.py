@@ -9,16 +9,25 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 
 from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.job_spec import JobSpec, check_submission_id
-from airflow_provider_ray.client.api.models import JobDetails
+from airflow_provider_ray.client.api.models import JobDetails, Rows
 from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 
 # The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
 JOB_LIMIT = 10_000
 # Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
 LOGS_AT_ONCE = 50
+
+
+class _Submitted(msgspec.Struct):
+    submission_id: str
+
+
+class _Stopped(msgspec.Struct):
+    stopped: bool
 
 
 class Jobs:
@@ -35,20 +44,18 @@ class Jobs:
 
     async def submit(self, spec: JobSpec) -> str:
         """Submit a job and return its submission_id. Ray answers a used id with a 500, "already exists"."""
-        return await self._http.read("POST", "/api/jobs/", lambda body: str(body["submission_id"]), json=spec.to_json())
+        return (await self._http.read("POST", "/api/jobs/", _Submitted, json=spec.to_json())).submission_id
 
     async def get(self, submission_id: str) -> JobDetails:
         """Details of one job.
 
         :raises RayNotFound: when the cluster has no such job.
         """
-        return await self._http.read("GET", _path(submission_id), JobDetails.from_json)
+        return await self._http.read("GET", _path(submission_id), JobDetails)
 
     async def list(self) -> Sequence[JobDetails]:
         """All jobs that the cluster remembers, drivers that did not come through the Jobs API included."""
-        return await self._http.read(
-            "GET", "/api/jobs/", lambda bodies: [JobDetails.from_json(body) for body in bodies]
-        )
+        return await self._http.read("GET", "/api/jobs/", list[JobDetails])
 
     async def active(self) -> Sequence[JobDetails]:
         """Jobs that have not ended, drivers that did not come through the Jobs API included.
@@ -58,28 +65,13 @@ class Jobs:
         """
         ended = [("filter_values", status) for status in (SUCCEEDED, FAILED, STOPPED)]
         filters = [pair for value in ended for pair in (("filter_keys", "status"), ("filter_predicates", "!="), value)]
-        return await self._http.read(
-            "GET",
-            "/api/v0/jobs",
-            lambda body: [JobDetails.from_json(row) for row in body["data"]["result"]["result"]],
-            params=[("detail", "1"), ("limit", str(JOB_LIMIT)), *filters],
-        )
+        params = [("detail", "1"), ("limit", str(JOB_LIMIT)), *filters]
+        return (await self._http.read("GET", "/api/v0/jobs", Rows[JobDetails], params=params)).rows
 
-    async def pick(self, wanted: Container[str], known: Mapping[str, JobDetails]) -> Mapping[str, JobDetails]:
-        """Some jobs of the list by submission_id; those that the cluster does not know are not there.
-
-        :param known: what an earlier call returned; a job without news is taken from there.
-        """
-
-        def build(bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, JobDetails]:
-            return {
-                body["submission_id"]: _without_news(known.get(body["submission_id"]), body)
-                or JobDetails.from_json(body)
-                for body in bodies
-                if body["submission_id"] in wanted
-            }
-
-        return await self._http.read("GET", "/api/jobs/", build)
+    async def pick(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
+        """Some jobs of the list by submission_id; those that the cluster does not know are not there."""
+        listed = await self._http.read("GET", "/api/jobs/", list[JobDetails])
+        return {job.submission_id: job for job in listed if job.submission_id in wanted and job.submission_id}
 
     async def wait_for_news(self, job: JobDetails, pauses: Iterator[float], within: float) -> None:
         """Sleep until there may be something new about a job.
@@ -92,11 +84,11 @@ class Jobs:
 
     async def stop(self, submission_id: str) -> bool:
         """Ask a job to stop; it ends later. False when it had ended already."""
-        return await self._http.read("POST", _path(submission_id) + "/stop", lambda body: bool(body["stopped"]))
+        return (await self._http.read("POST", _path(submission_id) + "/stop", _Stopped)).stopped
 
     async def delete(self, submission_id: str) -> None:
         """Forget the record of a job that has ended; its log file stays."""
-        await self._http.read("DELETE", _path(submission_id), dict)
+        await self._http.read("DELETE", _path(submission_id), dict[str, Any])
 
     @asynccontextmanager
     async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
@@ -132,11 +124,6 @@ class Jobs:
             yield
         finally:
             self._logs.release()
-
-
-def _without_news(job: JobDetails | None, body: Mapping[str, Any]) -> JobDetails | None:
-    news = (body["status"], body.get("message"), body.get("driver_node_id"))
-    return job if job is not None and (job.status, job.message, job.driver_node_id) == news else None
 
 
 def _path(submission_id: str) -> str:

@@ -1,24 +1,58 @@
-"""What the cluster answers, as frozen values; keys that are not listed are ignored."""
+"""What a cluster answers, as frozen values; what does not have these types and ranges is refused where it is decoded.
+
+Keys that are not listed are ignored, and a state may be one that Ray has not had so far.
+"""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+import msgspec
+from msgspec import Meta, field
 
 from airflow_provider_ray.client.states import NODE_ALIVE
 
+# Airflow's database and the messages between its processes hold integers of 64 bits, dates end with the year 9999, and
+# a sum of amounts must stay a number.
+ExitCode = Annotated[int, Meta(ge=-(2**31), lt=2**32)]
+Milliseconds = Annotated[int, Meta(ge=0, lt=253_402_300_800_000)]
+Amount = Annotated[float, Meta(ge=0, le=2.0**63)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 
-def _finite(amount: Any) -> float:
-    if not math.isfinite(amount):
-        raise ValueError(f"a resource of {amount}")
-    return float(amount)
+_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobDetails:
+class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A value that a cluster's answer is decoded to; null and a missing key are the same.
+
+    ``gc=False``: it refers to nothing that could refer back to it, so a list of ten thousand jobs does not make the
+    garbage collector look at everything in the process.
+    """
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """Build the value from decoded JSON, with the checks that a cluster's answer goes through.
+
+        :raises msgspec.ValidationError: saying what was expected, and where.
+        """
+        return msgspec.convert(body, cls)
+
+    def serialize(self) -> dict[str, Any]:
+        """What XCom stores, by Airflow's convention for classes."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    @classmethod
+    def deserialize(cls, data: Mapping[str, Any], _: int) -> Self:
+        """The value from what XCom has stored, by the same convention."""
+        return cls.from_json(data)
+
+
+class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "start_time", "end_time_ms": "end_time"}):
     """A job as ``GET /api/jobs/{id}`` describes it (Ray 2.49-2.60).
 
     ``runtime_env`` is left out on purpose: the cluster returns env_vars in clear.
@@ -33,38 +67,21 @@ class JobDetails:
     :param end_time_ms: time of the end, milliseconds since the epoch.
     """
 
-    submission_id: str | None
+    submission_id: str | None = None
     status: str
     job_id: str | None = None
     message: str | None = None
     error_type: str | None = None
-    driver_exit_code: int | None = None
+    driver_exit_code: ExitCode | None = None
     driver_node_id: str | None = None
-    entrypoint: str = ""
+    entrypoint: str | None = None
     metadata: Mapping[str, str] | None = None
-    start_time_ms: int | None = None
-    end_time_ms: int | None = None
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> JobDetails:
-        """Build the value from the body of an answer."""
-        return cls(
-            submission_id=body.get("submission_id"),
-            status=body["status"],
-            job_id=body.get("job_id"),
-            message=body.get("message"),
-            error_type=body.get("error_type"),
-            driver_exit_code=body.get("driver_exit_code"),
-            driver_node_id=body.get("driver_node_id"),
-            entrypoint=body.get("entrypoint") or "",
-            metadata={str(key): str(value) for key, value in (body.get("metadata") or {}).items()},
-            start_time_ms=body.get("start_time"),
-            end_time_ms=body.get("end_time"),
-        )
+    start_time_ms: Milliseconds | None = None
+    end_time_ms: Milliseconds | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for an event: without entrypoint and metadata, which hold rendered, unmasked values."""
-        return {**asdict(self), "entrypoint": "", "metadata": None}
+        return {**self.serialize(), "entrypoint": None, "metadata": None}
 
     @property
     def seconds(self) -> float | None:
@@ -74,8 +91,7 @@ class JobDetails:
         return (self.end_time_ms - self.start_time_ms) / 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterVersion:
+class ClusterVersion(Answer, frozen=True, kw_only=True):
     """What ``GET /api/version`` says.
 
     :param ray_version: version of Ray on the head node.
@@ -83,22 +99,15 @@ class ClusterVersion:
     """
 
     ray_version: str
-    session_name: str | None
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> ClusterVersion:
-        if not isinstance(body["ray_version"], str):
-            raise TypeError("ray_version is not a text")
-        return cls(ray_version=body["ray_version"], session_name=body.get("session_name"))
+    session_name: str | None = None
 
     def at_least(self, major: int, minor: int) -> bool:
         """Whether the cluster runs this release of Ray or a newer one; a version without numbers counts as newer."""
-        release = re.match(r"(\d+)\.(\d+)", self.ray_version)
+        release = re.match(r"(\d{1,9})\.(\d{1,9})", self.ray_version)
         return release is None or (int(release[1]), int(release[2])) >= (major, minor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Answer, frozen=True, kw_only=True):
     """A node of the cluster; dead nodes stay listed.
 
     :param state: ALIVE or DEAD.
@@ -107,24 +116,13 @@ class Node:
 
     node_id: str
     state: str
-    state_message: str | None
-    is_head_node: bool
-    resources_total: Mapping[str, float]
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Node:
-        return cls(
-            node_id=body["node_id"],
-            state=body["state"],
-            state_message=body.get("state_message"),
-            is_head_node=bool(body.get("is_head_node")),
-            resources_total={
-                str(name): _finite(amount) for name, amount in (body.get("resources_total") or {}).items()
-            },
-        )
+    state_message: str | None = None
+    is_head_node: bool | None = None
+    resources_total: Mapping[str, Amount] | None = None
 
     @property
     def is_alive(self) -> bool:
+        """Whether the node takes part in the cluster."""
         return self.state == NODE_ALIVE
 
 
@@ -133,8 +131,7 @@ def has_living_head(nodes: Iterable[Node]) -> bool:
     return any(node.is_head_node and node.is_alive for node in nodes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
+class Application(Answer, frozen=True, kw_only=True):
     """A Serve application.
 
     :param status: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY or DELETING.
@@ -144,40 +141,58 @@ class Application:
 
     name: str
     status: str
-    message: str
-    route_prefix: str | None
-
-    @classmethod
-    def from_json(cls, name: str, body: Mapping[str, Any]) -> Application:
-        return cls(
-            name=name,
-            status=body["status"],
-            message=body.get("message") or "",
-            route_prefix=body.get("route_prefix"),
-        )
+    message: str | None = None
+    route_prefix: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeDetails:
-    """State of Serve on a cluster.
+class HttpOptions(Answer, frozen=True, kw_only=True):
+    """How Serve's HTTP proxies listen."""
 
-    :param port: port of the HTTP proxies, None when Serve does not run.
-    :param root_path: prefix before every route, usually empty.
-    :param applications: by name.
-    """
+    port: Port | None = None
+    root_path: str | None = None
 
-    port: int | None
-    root_path: str
-    applications: Mapping[str, Application]
+    def __post_init__(self) -> None:
+        # It becomes part of the address that requests are sent to, and any job can set it.
+        if not _PLAIN_PATH.fullmatch(self.root_path or ""):
+            raise ValueError(f"Expected a plain path such as `/base` as root_path, got {self.root_path!r:.200}")
 
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> ServeDetails:
-        options = body.get("http_options") or {}
-        return cls(
-            port=options.get("port"),
-            root_path=options.get("root_path") or "",
-            applications={
-                name: Application.from_json(name, application)
-                for name, application in (body.get("applications") or {}).items()
-            },
-        )
+
+class ServeDetails(Answer, frozen=True, kw_only=True):
+    """State of Serve on a cluster."""
+
+    http_options: HttpOptions | None = None
+    by_name: Mapping[str, Application] | None = field(default=None, name="applications")
+
+    @property
+    def applications(self) -> Mapping[str, Application]:
+        """Applications by name."""
+        return self.by_name or {}
+
+    @property
+    def port(self) -> int | None:
+        """Port of the HTTP proxies, None when Serve does not run."""
+        return self.http_options.port if self.http_options else None
+
+    @property
+    def root_path(self) -> str:
+        """Prefix before every route, usually empty."""
+        return (self.http_options.root_path if self.http_options else None) or ""
+
+
+class Rows(msgspec.Struct, Generic[T]):
+    """A list of the state API, three levels down in its answer."""
+
+    data: _Data[T]
+
+    @property
+    def rows(self) -> list[T]:
+        """The rows themselves."""
+        return self.data.result.result
+
+
+class _Data(msgspec.Struct, Generic[T]):
+    result: _Result[T]
+
+
+class _Result(msgspec.Struct, Generic[T]):
+    result: list[T]

@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
+from yarl import URL
 
 from airflow_provider_ray.client.api.http import Http, read_reason
 from airflow_provider_ray.client.api.job_spec import as_json, check_seconds
@@ -35,12 +35,13 @@ class Serve:
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options, as the dashboard knows them."""
-        return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails.from_json)
+        return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails)
 
     async def base_url(self, details: ServeDetails | None = None) -> str | None:
         """Address of Serve's proxy; None while Serve does not run and the connection does not tell.
 
-        Ray reports bind addresses and addresses inside the cluster, so the host is that of the dashboard.
+        Ray reports bind addresses and addresses inside the cluster, so the host is that of the dashboard. Port and root
+        path, which any job can set, have been checked when they were decoded.
 
         :raises RayConfigError: when the dashboard is behind TLS, which says nothing about Serve's address.
         """
@@ -51,8 +52,8 @@ class Serve:
         details = details or await self.details()
         if details.port is None:
             return None
-        host = urlsplit(self._config.url).hostname or ""
-        return f"http://{f'[{host}]' if ':' in host else host}:{details.port}{details.root_path}"
+        host = URL(self._config.url).host_subcomponent
+        return f"http://{host}:{details.port}{details.root_path.rstrip('/')}"
 
     async def routes(self, base_url: str) -> Mapping[str, str]:
         """Routes that the proxy knows by now, route prefix -> application; asked on a connection of its own."""

@@ -48,7 +48,7 @@ class Outcome:
         """Build the value from a trigger's event."""
         job, fault = event.get("job"), event.get("fault")
         return cls(
-            job=JobDetails(**job) if job else None,
+            job=JobDetails.from_json(job) if job else None,
             log_tail=event.get("log_tail") or (),
             fault=RayError.from_json(fault) if fault else None,
         )

@@ -142,9 +142,9 @@ class ServeTarget:
             self.missing = "the cluster has no such application"
             return None
         if found.status == APPLICATION_DEPLOY_FAILED:
-            raise RayServeDeployFailed(f"Serve application {found.name!r}: DEPLOY_FAILED\n{found.message}")
+            raise RayServeDeployFailed(f"Serve application {found.name!r}: DEPLOY_FAILED\n{found.message or ''}")
         if found.status != APPLICATION_RUNNING or found.route_prefix is None:
-            self.missing = f"status={found.status} route_prefix={found.route_prefix} {found.message}".rstrip()
+            self.missing = f"status={found.status} route_prefix={found.route_prefix} {found.message or ''}".rstrip()
             return None
         base_url = await self._client.serve.base_url(details)
         return await self._routed(found.route_prefix.rstrip("/"), found.name, base_url)

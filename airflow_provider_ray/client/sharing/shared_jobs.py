@@ -220,7 +220,7 @@ class SharedJobs(Jobs):
             self._next_round = max(self._next_round, self._listed.asked_at + self._listed.interval)
 
     async def _pick(self) -> Mapping[str, JobDetails]:
-        return await self.pick(self._picked, self._listed.value or {})
+        return await self.pick(self._picked)
 
 
 def _refuse(futures: Iterable[asyncio.Future[JobDetails]], error: Exception) -> None:

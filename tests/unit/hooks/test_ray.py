@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+from airflow.sdk import serde
 from airflow.sdk._shared.secrets_masker import redact
 from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -31,6 +32,14 @@ def test_submits_follows_and_stops_jobs(dashboard: FakeDashboard) -> None:
     assert hook.stop_job("unknown") is None
     with pytest.raises(errors.RayNotFound, match="'?unknown"):
         hook.get_job("unknown")
+
+
+def test_what_it_returns_can_be_returned_from_a_task(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    dashboard.deploy("demo", "/demo", {})
+    job = RayHook().get_job(RayHook().submit_job("true", metadata={"team": "a"}))
+    returned = [job, *RayHook().list_applications()]
+    monkeypatch.setattr(serde, "_match", lambda name: name.startswith("airflow_provider_ray."))
+    assert serde.deserialize(json.loads(json.dumps(serde.serialize(returned)))) == returned
 
 
 def test_lists_and_calls_applications(dashboard: FakeDashboard) -> None:

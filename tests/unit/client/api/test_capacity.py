@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_ray.client import errors
 from airflow_provider_ray.client.api import capacity
-from airflow_provider_ray.client.api.capacity import Capacity, Usage, read_capacity
+from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of, read_capacity
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
@@ -107,6 +107,18 @@ def test_an_error_of_the_autoscaler_below_it() -> None:
 )
 def test_a_text_without_usage_is_unknown(text: str) -> None:
     assert Usage.from_text(text) is None
+
+
+@pytest.mark.parametrize("amount", ["1.2.3", "1..2", ".", "9e999", "1e400", "9" * 400, "nan", "inf", "--1"])
+def test_a_line_that_is_no_usage_is_unknown_and_not_free(amount: str) -> None:
+    found = usage(TEXT.replace("2.5/8.0 CPU", f"{amount}/8.0 CPU").replace("1e-05/1.0 TPU", f"0.0/{amount} TPU"))
+    assert {"GPU", "memory"} <= set(found.used)
+    assert not {"CPU", "TPU"} & set(found.used)
+    assert free_of({"CPU": 8.0, "GPU": 1.0, "TPU": 1.0}, found) == {"GPU": 0.7}
+
+
+def test_a_number_without_end_stands_for_no_demands() -> None:
+    assert usage(TEXT.replace("3+ pending", f"{'9' * 5000}+ pending")).pending_demands == 3
 
 
 async def test_an_idle_cluster(fake: FakeDashboard, client: RayClient) -> None:

@@ -328,7 +328,7 @@ async def test_more_than_a_hundred_nodes_are_listed(client: RayClient, fake: Fak
     assert len(await client.cluster.nodes()) == 150
 
 
-@pytest.mark.parametrize("name", ["2.60.0", "2.54.1rc1", "3.0.0.dev0", "2.100.0+cu12", "nightly"])
+@pytest.mark.parametrize("name", ["2.60.0", "2.54.1rc1", "3.0.0.dev0", "2.100.0+cu12", "nightly", "9" * 5000 + ".1"])
 async def test_new_versions_are_recognised(client: RayClient, fake: FakeDashboard, name: str) -> None:
     fake.ray_version = name
     assert (await client.cluster.version()).at_least(2, 54)

@@ -5,11 +5,11 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from airflow_provider_ray.client.api import jobs
 from airflow_provider_ray.client.api.job_spec import JobSpec

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,33 @@ async def test_the_lock_is_free_again_while_a_fork_lives(
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+async def test_a_lock_is_taken_in_a_directory_of_ones_own_only(
+    client: RayClient, working_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder, elsewhere = tmp_path / f"airflow-provider-ray-{os.getuid()}", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.symlink_to(elsewhere) if kind == "link" else folder.touch()
+    with pytest.raises((RayConfigError, FileExistsError)):
+        await upload_working_dir(client, {"working_dir": working_dir})
+    assert not list(elsewhere.iterdir())
+
+
+async def test_a_lock_that_is_a_link_is_not_followed(
+    client: RayClient, fake: FakeDashboard, working_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    await upload_working_dir(client, {"working_dir": working_dir})
+    (lock,) = (tmp_path / f"airflow-provider-ray-{os.getuid()}").iterdir()
+    assert (lock.stat().st_mode & 0o777, lock.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    lock.unlink()
+    lock.symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        await upload_working_dir(client, {"working_dir": working_dir})
+    assert not (tmp_path / "target").exists()
 
 
 def _opened(descriptor: int) -> str:

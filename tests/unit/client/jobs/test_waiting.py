@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from airflow_provider_ray.client.api import node_health, retry
 from airflow_provider_ray.client.api.job_spec import JobSpec
@@ -448,7 +449,7 @@ async def test_a_node_that_is_younger_than_a_look_is_not_missed(
 
     monkeypatch.setattr(client.cluster, "nodes", slow)
     await asyncio.sleep(0.3)
-    first = asyncio.ensure_future(client.health.why_lost(JobDetails(**{**job.to_json(), "driver_node_id": NODE_ID})))
+    first = asyncio.ensure_future(client.health.why_lost(replace(job, driver_node_id=NODE_ID)))
     await asyncio.sleep(0.2)
     assert await client.health.why_lost(job) is None
     fake.nodes.append({**fake.nodes[0], "node_id": "new"})
