@@ -46,7 +46,7 @@ def _take_three(taking: Camera, started: Site, scheme: str) -> None:
     if scheme == "light":
         path = f"dags/{DAG_ID}/runs/{started.run_id}/tasks/train/plugin/ray-jobs"
         frame = _open(taking, f"{started.stack.url}/{path}", 600)
-        frame.get_by_text("RUNNING").wait_for()
+        frame.get_by_text("RUNNING", exact=True).wait_for()
         taking.take("task-tab", height=600)
 
 

@@ -79,6 +79,21 @@ def test_what_unfolds(clusters: Site, window: Window) -> None:
     expect(button).to_be_focused()
 
 
+def test_jobs_that_cannot_be_listed_are_unknown_and_the_cluster_is_healthy(clusters: Site, window: Window) -> None:
+    office = clusters.clusters["office"]
+    usual = list(office.faults)
+    office.fail(500, times=1000, path="/api/v0/jobs")
+    try:
+        window.go("/ray/page")
+        expect(row(window, "office")).to_contain_text(re.compile("Healthy.*Unknown"))
+        row(window, "office").get_by_role("button").click()
+        expect(window.here.get_by_text("Unknown: the cluster responded with status 500.")).to_be_visible()
+        expect(window.here.get_by_text("3 clusters · 2 jobs running · 1 pending · jobs unknown on 1")).to_be_visible()
+    finally:
+        office.faults[:] = usual
+    expect(row(window, "office")).to_contain_text("1 running")
+
+
 def test_links_lead_out_of_the_frame(clusters: Site, window: Window) -> None:
     window.go("/plugin/ray", in_frame=True)
     with window.page.expect_popup() as popup:
