@@ -32,6 +32,9 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": ["airflow_provider_ray.links.RayJobLink", "airflow_provider_ray.links.RayPictureLink"],
         "cli": ["airflow_provider_ray.cli.definition.get_cli_commands"],
+        "config": {
+            "ray": {"description": "Pacing of requests to Ray clusters, and limits of logs.", "options": _options()}
+        },
         "connection-types": [
             {
                 "connection-type": "ray",
@@ -59,6 +62,38 @@ def get_provider_info() -> dict[str, Any]:
 
 def _modules(*names: str) -> dict[str, Any]:
     return {"integration-name": _INTEGRATION, "python-modules": list(names)}
+
+
+def _options() -> dict[str, Any]:
+    """Options in the section ``[ray]``; :mod:`airflow_provider_ray.hooks.options` applies them."""
+    return {
+        "fault_budget": _option("float", "120.0", "Seconds for which passing faults of a cluster are retried."),
+        "answer_timeout": _option(
+            "float", "10.0", "Seconds after which a cluster counts as unavailable when several are asked at once."
+        ),
+        "stop_timeout": _option("float", "15.0", "Seconds to wait for a job to end after a stop request."),
+        "refresh": _option(
+            "float", "1.0", "Seconds from one request for the states of jobs to the next, per cluster and triggerer."
+        ),
+        "page_refresh": _option(
+            "float",
+            "3.0",
+            "Seconds from one request of the page to a cluster to the next, and from one look to the next.",
+        ),
+        "log_lines_per_second": _option("integer", "1000", "Lines of a driver log that are shown per second."),
+        "log_bytes_per_second": _option("integer", "1048576", "Bytes of a driver log that are shown per second."),
+        "log_followed_bytes": _option(
+            "integer", "33554432", "Bytes of a driver log that are shown; after that, only its last lines."
+        ),
+        "log_last_lines": _option(
+            "integer", "20", "Last lines of a driver log that are shown whatever the limits say."
+        ),
+        "logs_at_once": _option("integer", "50", "Driver logs of a cluster that are read at the same time."),
+    }
+
+
+def _option(kind: str, default: str, description: str) -> dict[str, Any]:
+    return {"description": description, "version_added": "0.1.0", "type": kind, "example": None, "default": default}
 
 
 def _connection_fields() -> dict[str, Any]:

@@ -1,9 +1,71 @@
 """What paces requests to clusters, in one place; in seconds unless the comment gives another unit.
 
-Read them as ``pacing.NAME`` at the moment of use; a name imported from here would miss a change.
+Read them as ``pacing.NAME`` at the moment of use; a name imported from here would miss a change. Those named in
+:mod:`airflow_provider_ray.hooks.options` are options in the section ``[ray]`` of Airflow's configuration.
 """
 
 from __future__ import annotations
+
+# Any request (client/api/http.py, client/api/retry.py)
+FAULT_BUDGET_SECONDS = 120.0  # for which passing faults are retried: what a head needs to restart, with some to spare
+FIRST_PAUSE_SECONDS = 1.0  # before the second try, plus a random part as long; the pauses then double up to ten seconds
+REASON_SECONDS = 5.0  # for the body of an error: its status is known without it
+SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024  # bytes: the time for an upload grows with its size
+DETAIL_SECONDS = 5.0  # after which a part of a capacity is unknown: a slow list of jobs must not hide the rest
+
+# Waiting for a job (client/jobs/waiting.py, client/jobs/submission.py)
+FIRST_INTERVAL_SECONDS = 1.0  # from one look to the next in the first minute, when most short jobs end
+QUICK_SECONDS = 60.0  # that minute; from then on each interval is half as long again, up to poll_interval
+SHORTEST_INTERVAL_SECONDS = 0.1  # whatever a caller asks for
+SECOND_LOOK_SECONDS = 3.0  # after a 404: a head that is starting, or an ingress in front of it, may speak too early
+SEARCHED_AT_ONCE = 100  # records of a list: searching more in one go would hold up everyone else in the event loop
+
+# Nodes, whose state tells whether a job that Ray calls RUNNING can be running (client/api/node_health.py)
+NODES_LOOK_SECONDS = 30.0  # from one look to the next: nodes come and go in minutes
+NODES_LOOKS_NEEDED = 2  # looks that miss a node before its job is lost: a node may be younger than a look
+
+# Stopping jobs (client/jobs/waiting.py, jobs, triggers/job.py)
+STOP_CONFIRM_SECONDS = 15.0  # for a job to end after a stop request; Ray sends SIGKILL after three by default
+STOP_LOOK_SECONDS = 0.3  # from one look at a job that is stopping to the next
+LOST_STOP_SECONDS = 5.0  # for a job that was given up: its end may never come
+LAST_STOP_SECONDS = 5.0  # for jobs of earlier attempts when their task ends
+TASK_KILL_SECONDS = 4.0  # Airflow kills the process of a task five seconds after on_kill began
+TRIGGER_KILL_SECONDS = 20.0  # of the 30 in [triggerer] on_kill_timeout: half to ask Airflow, half to ask Ray
+STOP_GRACE_SECONDS = 1.0  # on top of a limit: a cluster that accepts connections and stays silent holds up no kill
+
+# Deciding about earlier jobs (jobs/earlier.py)
+EARLIER_JOBS_SECONDS = 10.0  # after which a cluster is passed over if there is another one to go to
+
+# The driver log (client/jobs/driver_log.py, client/jobs/log_relay.py, client/api/jobs.py)
+LOG_LINES_PER_SECOND = 1000  # lines: Airflow's UI cannot show more for long
+LOG_BYTES_PER_SECOND = 1024 * 1024  # bytes, likewise
+LOG_BURST_SECONDS = 10  # for which a log may exceed these two
+LOG_GATHERED_SECONDS = 100  # what gathered since the last read may be as much as this time allows
+LOG_LAST_LINES = 20  # lines that are shown whatever the limits say
+LOG_FOLLOWED_BYTES = 32 * 1024 * 1024  # bytes of a log that are followed: Ray has no offset, so each read starts at 0
+LOG_READING_SHARE = 0.05  # share of the time that reading a log may take
+LOG_MARKING_SHARE = 0.2  # share of the time that storing the position may take
+LOG_FINAL_SECONDS = 15.0  # for which the last read of a log is retried
+LOG_TURN_SECONDS = 300.0  # for the last read to get its turn where the logs of others hang
+LOG_LINES_AT_ONCE = 100  # lines: one takes some 50 microseconds to show, and others in the event loop wait
+LOGS_AT_ONCE = 50  # logs read at a time: half of a client's connections, and of what Ray's state API answers at once
+
+# The task log on its way through Airflow (task_log, triggers)
+LOG_WINDOW_BYTES = 96 * 1024  # bytes not read by Airflow: its socket takes some 200 KiB, then writers block the loop
+LOG_LITTLE_BYTES = 4096  # bytes, likewise, between two reads: Airflow reads them while it stores the position
+LOG_MEASURE_SECONDS = 0.02  # from one measurement of that to the next: Airflow reads a few KiB in some 10 ms
+LOG_DRAIN_SECONDS = 15.0  # for Airflow to read everything before a trigger fires
+LOG_LAST_WORDS_SECONDS = 3.0  # likewise after a kill
+LOG_POSITION_SECONDS = 2.0  # for Airflow to confirm the position: a triggerer that stops gets no answers any more
+EARLIEST_EVENT_SECONDS = 2.0  # of a trigger: Airflow 3.3.2 fails some tasks that resume before their worker has left
+
+# A limit of jobs per cluster (client/jobs/admission.py)
+UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
+PACKAGE_SECONDS = 240.0  # from one request for a waiting job's package to the next: Ray forgets it after ten minutes
+
+# Waiting for Serve (client/serving/application.py)
+ROUTE_LOOKS = 8  # looks at a route, each on a connection of its own, as any of several proxies may answer
+PROXIES_SETTLE_SECONDS = 10.0  # for the proxies of one cluster to learn of a route, one after the other
 
 # Any answer that is shared or shown (client/sharing/answer.py)
 SLOW_ANSWER_SHARE = 0.1  # share of the time: a list of jobs costs Ray 2.60 190 ms for every 1,000 records it has kept

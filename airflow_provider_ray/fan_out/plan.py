@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayConfigError, RayError
 from airflow_provider_ray.clusters.rendered import list_of, value_of
 from airflow_provider_ray.clusters.selection import connections
@@ -224,13 +225,13 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
     :raises RayJobStopping: when it was told to stop and has not ended.
     """
     from airflow_provider_ray.client.errors import RayJobStopping
-    from airflow_provider_ray.client.jobs.waiting import LOST_STOP_SECONDS, stop_job
+    from airflow_provider_ray.client.jobs.waiting import stop_job
     from airflow_provider_ray.client.states import is_terminal
 
     if submission_id is None:
         return
     try:
-        job = RayHook(conn_id).run(lambda client: stop_job(client, submission_id, within=LOST_STOP_SECONDS))
+        job = RayHook(conn_id).run(lambda client: stop_job(client, submission_id, within=pacing.LOST_STOP_SECONDS))
     except RayError as error:
         log.warning("Ray job %s on %s counts as lost; it could not be told to stop: %s", submission_id, conn_id, error)
         return

@@ -9,6 +9,8 @@ from uuid import uuid4
 
 from airflow.sdk import BaseHook
 
+from airflow_provider_ray.hooks import options
+
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
@@ -189,6 +191,7 @@ class RayHook(BaseHook):
     def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig
 
+        options.apply()
         with self._named(connection):
             return ClusterConfig.from_fields(
                 host=connection.host,

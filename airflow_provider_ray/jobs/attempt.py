@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_ray.client.api.job_spec import JobSpec
     from airflow_provider_ray.client.jobs.outcome import Outcome
-
-# Airflow kills the process of a task that was marked or cleared five seconds after on_kill began.
-KILL_SECONDS = 4.0
-LAST_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +117,7 @@ class Attempt:
         self.job.may_arrive = False
         self._task.log.info("Submitted Ray job %s", submission_id)
         if self.is_killed and self._cancel_on_kill:
-            stop_all([self.job], self._task.log, KILL_SECONDS)
+            stop_all([self.job], self._task.log, pacing.TASK_KILL_SECONDS)
             reason = "was submitted while its task was being killed, and has been stopped"
             raise RayJobInterrupted.from_message(f"Ray job {submission_id!r} {reason}")
 
@@ -155,7 +152,7 @@ class Attempt:
 
     def stop_left_behind(self) -> None:
         """Ask the jobs of earlier attempts to stop, for the last time."""
-        stop_all(self.left_behind, self._task.log, LAST_STOP_SECONDS)
+        stop_all(self.left_behind, self._task.log, pacing.LAST_STOP_SECONDS)
         self.left_behind = ()
 
     def kill(self) -> None:
@@ -166,7 +163,7 @@ class Attempt:
             jobs.append(self.job)
         elif self.job is not None:
             self._task.log.info("Ray job %s keeps running: cancel_on_kill is False", self.job.submission_id)
-        stop_all(jobs, self._task.log, KILL_SECONDS)
+        stop_all(jobs, self._task.log, pacing.TASK_KILL_SECONDS)
 
     @contextmanager
     def leaving_nothing_unwatched(self) -> Iterator[None]:

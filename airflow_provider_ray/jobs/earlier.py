@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.decision import (
     Adopt,
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.jobs.memory import TaskJob
 
 log = logging.getLogger(__name__)
-
-# Where there is another cluster to go to, one that does not answer in this time is passed over.
-PATIENCE_SECONDS = 10.0
 
 
 class EarlierJobs:
@@ -97,13 +95,15 @@ class EarlierJobs:
         from airflow_provider_ray.client.jobs.submission import find
         from airflow_provider_ray.client.sync import run_sync
 
+        newest = next(iter(self._reached), None)
+        patient = newest if newest and len(attempted.clusters) == 1 and not newest.lost else None
         questions = [
             Question(
                 stoppable.hook.get_conn(),
                 partial(find, submission_id=job.submission_id, nonce=job.nonce),
-                None if number == 0 and len(attempted.clusters) == 1 and not job.lost else PATIENCE_SECONDS,
+                None if job is patient else pacing.EARLIER_JOBS_SECONDS,
             )
-            for number, (job, stoppable) in enumerate(self._reached.items())
+            for job, stoppable in self._reached.items()
         ]
         answers = run_sync(lambda: ask_all(questions)) if questions else []
         seen = []
@@ -117,13 +117,15 @@ class EarlierJobs:
 
     def _stop(self, step: StopFirst) -> None:
         """Ask jobs to stop and note how that went; the end of a lost one might never come."""
-        from airflow_provider_ray.client.jobs.waiting import LOST_STOP_SECONDS
 
         awaited = [each for each in step.jobs if step.wait and not each.job.lost]
         for each in step.jobs:
             log.info("Stopping Ray job %s of an earlier attempt", each.job.submission_id)
         results: dict[TaskJob, SeenJob] = {}
-        for group, within in (awaited, None), ([each for each in step.jobs if each not in awaited], LOST_STOP_SECONDS):
+        for group, within in (
+            (awaited, None),
+            ([each for each in step.jobs if each not in awaited], pacing.LOST_STOP_SECONDS),
+        ):
             left = stop_all([self._reached[each.job] for each in group], log, within)
             for each, result in zip(group, left, strict=True):
                 results[each.job] = _after_stop(each, result)

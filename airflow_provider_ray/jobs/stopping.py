@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.hooks.ray import RayHook
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayError
 
 log = logging.getLogger(__name__)
-
-# Beyond the seconds that a caller gives: a cluster that accepts connections and stays silent must not hold up the
-# caller.
-GRACE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -71,7 +68,7 @@ def stop_all(
     from airflow_provider_ray.client.jobs.waiting import stop_job
     from airflow_provider_ray.client.sync import run_sync
 
-    limit = None if within is None else within + GRACE_SECONDS
+    limit = None if within is None else within + pacing.STOP_GRACE_SECONDS
     questions = [
         Question(
             job.hook.get_conn(),

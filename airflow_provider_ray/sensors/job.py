@@ -87,14 +87,13 @@ class RayJobSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the job once."""
-        from airflow_provider_ray.client.api.retry import FAULT_BUDGET_SECONDS
 
-        outcome = self._look(FAULT_BUDGET_SECONDS)
+        outcome = self._look()
         if outcome is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._result(context, outcome))
 
-    def _look(self, fault_budget: float) -> Outcome | None:
+    def _look(self, fault_budget: float | None = None) -> Outcome | None:
         from airflow_provider_ray.client.jobs.outcome import look
 
         self._check_arguments()

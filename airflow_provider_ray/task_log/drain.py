@@ -14,10 +14,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.compat import triggerer
-
-# How long to wait before measuring again. Airflow's supervisor reads a few KiB in a round of some 10 ms.
-MEASURE_SECONDS = 0.02
 
 
 class LogStream:
@@ -64,7 +62,7 @@ class LogStream:
     async def _keep_measuring(self) -> None:
         """One look for everybody who waits, who may be a thousand triggers."""
         while self._waiting:
-            await asyncio.sleep(MEASURE_SECONDS)
+            await asyncio.sleep(pacing.LOG_MEASURE_SECONDS)
             read = self._measure()
             while self._waiting and (self._waiting[0][0] <= read or self._waiting[0][2].done()):
                 _, _, done = heappop(self._waiting)

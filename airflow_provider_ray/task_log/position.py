@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.task_log.drain import has_read
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 # Airflow removes a task's XComs when an attempt starts, but not when it is resumed, so each attempt shows the entire
 # log.
 KEY = "ray_log_position"
-READ_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class XComPosition:
         :param at_most: bytes that may be left unread.
         :returns: whether it has.
         """
-        return await has_read(at_most, READ_SECONDS)
+        return await has_read(at_most, pacing.LOG_DRAIN_SECONDS)
 
     def _where(self) -> dict[str, Any]:
         ti = self.task_instance

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.task_log.drain import has_read
 
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayError
 
 log = logging.getLogger(__name__)
-
-# Airflow 3.3.2 can fail a task whose trigger fires before the scheduler has seen the worker leave.
-EARLIEST_EVENT_SECONDS = 2.0
-# How long a trigger waits for Airflow to read its last lines, which are lost otherwise.
-LAST_LINES_SECONDS = 15.0
 
 
 class RayTrigger(BaseTrigger):
@@ -47,7 +43,7 @@ class RayTrigger(BaseTrigger):
         """Wait, and fire one event."""
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
 
-        not_before = monotonic() + EARLIEST_EVENT_SECONDS
+        not_before = monotonic() + pacing.EARLIEST_EVENT_SECONDS
         try:
             event = await self._wait()
         except RayError as fault:
@@ -56,7 +52,7 @@ class RayTrigger(BaseTrigger):
             log.exception("The trigger failed")
             event = self._failed(RayTriggerError(f"{type(error).__name__}: {error}"))
         if self._has_last_lines(event):
-            await has_read(0, LAST_LINES_SECONDS)
+            await has_read(0, pacing.LOG_DRAIN_SECONDS)
         await asyncio.sleep(not_before - monotonic())
         yield TriggerEvent(event)
 

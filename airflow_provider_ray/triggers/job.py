@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import TaskInstanceState
 from airflow.sdk.log import amask_secret
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.compat.triggerer import state_of
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayError
     from airflow_provider_ray.client.jobs.outcome import Outcome
 
-# Airflow gives on_kill 30 seconds ([triggerer] on_kill_timeout): half of ours is for asking Airflow, half for Ray.
-KILL_SECONDS = 20.0
-LAST_WORDS_SECONDS = 3.0
 
 # What happened, in the event.
 SUBMITTED = "submitted"
@@ -120,7 +118,7 @@ class RayJobTrigger(RayTrigger):
             return
         work = asyncio.ensure_future(self._stop_unless_wanted())
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + KILL_SECONDS
+        deadline = loop.time() + pacing.TRIGGER_KILL_SECONDS
         while not work.done() and loop.time() < deadline:
             try:
                 await asyncio.wait({work}, timeout=deadline - loop.time())
@@ -225,7 +223,9 @@ class RayJobTrigger(RayTrigger):
         from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
         # Airflow's API, which may be busy.
-        attempts = AsyncRetrying(stop=stop_after_delay(KILL_SECONDS / 2), wait=wait_fixed(1), reraise=True)
+        attempts = AsyncRetrying(
+            stop=stop_after_delay(pacing.TRIGGER_KILL_SECONDS / 2), wait=wait_fixed(1), reraise=True
+        )
         if await attempts(self._is_still_wanted):
             self.log.info("Ray job %s keeps running: its task is still deferred", self.submission_id)
             return
@@ -233,7 +233,7 @@ class RayJobTrigger(RayTrigger):
         results = await asyncio.gather(*(self._stop(job) for job in jobs), return_exceptions=True)
         for job, left in zip(jobs, results, strict=True):
             log_stopped(self.log, job["conn_id"], job["submission_id"], left)
-        await has_read(0, LAST_WORDS_SECONDS)
+        await has_read(0, pacing.LOG_LAST_WORDS_SECONDS)
 
     def _jobs_to_stop(self) -> Sequence[Mapping[str, Any]]:
         return [*self.left_behind, *([self._job()] if self.cancel_on_kill else [])]
@@ -253,7 +253,7 @@ class RayJobTrigger(RayTrigger):
                 client,
                 job["submission_id"],
                 nonce=job["nonce"],
-                within=KILL_SECONDS / 2,
+                within=pacing.TRIGGER_KILL_SECONDS / 2,
                 may_arrive=is_own and self._submitting,
             )
 

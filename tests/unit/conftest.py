@@ -21,10 +21,6 @@ import pytest
 import structlog
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api import retry
-from airflow_provider_ray.client.jobs import submission, waiting
-from airflow_provider_ray.jobs import attempt, earlier
-from airflow_provider_ray.triggers import base
 from tests.fake_dashboard import FakeDashboard
 from tests.unit.airflow_log import AirflowLog, installed
 
@@ -88,15 +84,15 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDashboard]:
 @pytest.fixture
 def clusters(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeDashboard]]:
     """Three fake clusters by connection id; their faults cost seconds, not minutes."""
-    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.2)
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(earlier, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "FAULT_BUDGET_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "EARLIER_JOBS_SECONDS", 1.0)
     monkeypatch.setattr(pacing, "HICCUP_SECONDS", 0.2)
-    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 2.0)
-    monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(attempt, "LAST_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(base, "EARLIEST_EVENT_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "STOP_CONFIRM_SECONDS", 2.0)
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "LAST_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "EARLIEST_EVENT_SECONDS", 0.1)
     with FakeDashboard() as first, FakeDashboard() as second, FakeDashboard() as third:
         fakes = {"a": first, "b": second, "c": third}
         for conn_id, fake in fakes.items():

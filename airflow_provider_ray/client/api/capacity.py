@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
 from airflow_provider_ray.client.errors import RayRequestError
 from airflow_provider_ray.client.faults import in_words
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What is not told in this time is unknown: a list of jobs that is slow to come must not hide the rest.
-DETAIL_SECONDS = 5.0
 
 # A number that is finite and fits into 64 bits; a line with another one is not known.
 _AMOUNT = r"(-?\d{1,18}(?:\.\d+)?(?:e[+-]?\d\d)?)(B|[KMGT]iB)?"
@@ -154,10 +153,10 @@ async def _second_to(version: Awaitable[object], asking: Awaitable[T]) -> T:
 async def _if_told(asking: Awaitable[T], what: str, unknown: dict[str, str]) -> T | None:
     """An answer that is not needed; without one, the reason becomes part of what is unknown."""
     try:
-        async with asyncio.timeout(DETAIL_SECONDS):
+        async with asyncio.timeout(pacing.DETAIL_SECONDS):
             return await asking
     except TimeoutError:
-        unknown[what] = f"no response within {DETAIL_SECONDS:g} s"
+        unknown[what] = f"no response within {pacing.DETAIL_SECONDS:g} s"
     except RayRequestError as error:
         log.debug("Unknown %s: %s", what, error)
         unknown[what] = in_words(error)

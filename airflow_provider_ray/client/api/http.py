@@ -22,6 +22,7 @@ import msgspec
 from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import (
     RayAuthError,
@@ -37,8 +38,6 @@ from airflow_provider_ray.client.json_text import storable
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
-REASON_SECONDS = 5.0
-SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024
 _LATER = frozenset({408, 425, 429})
 # The head asks its agent and answers the agent's 4xx with a 500.
 _WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
@@ -116,7 +115,7 @@ class Http:
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time allowed grows with their number."""
-        seconds = self._config.read_timeout + len(body) / SLOWEST_UPLOAD_BYTES_PER_SECOND
+        seconds = self._config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._config.connect_timeout)
         # From a file aiohttp sends piece by piece; bytes it would write in one go, which holds the loop up.
         async with self.open("PUT", path, data=io.BytesIO(body), timeout=limits) as response:
@@ -159,7 +158,7 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
     """The beginning of an error's body, as much of it as comes in time: the status is known without."""
     text = b""
     with suppress(aiohttp.ClientError, TimeoutError):
-        async with asyncio.timeout(REASON_SECONDS):
+        async with asyncio.timeout(pacing.REASON_SECONDS):
             async for piece in response.content.iter_any():
                 text += piece
                 if len(text) > ERROR_TEXT_LIMIT:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.job_spec import JobSpec, check_submission_id
 from airflow_provider_ray.client.api.models import JobDetails, Rows
@@ -18,8 +19,6 @@ from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 
 # The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
 JOB_LIMIT = 10_000
-# Of a client's 100 connections, and of the 100 requests that the state API answers at a time; logs may hang.
-LOGS_AT_ONCE = 50
 
 
 class _Submitted(msgspec.Struct):
@@ -35,7 +34,7 @@ class Jobs:
 
     def __init__(self, http: Http) -> None:
         self._http = http
-        self._logs = asyncio.Semaphore(LOGS_AT_ONCE)
+        self._logs = asyncio.Semaphore(pacing.LOGS_AT_ONCE)
 
     @property
     def logs_are_busy(self) -> bool:
@@ -109,7 +108,7 @@ class Jobs:
 
     @asynccontextmanager
     async def log_turn(self, within: float) -> AsyncIterator[None]:
-        """One of the ``LOGS_AT_ONCE`` turns to read logs, for those who follow them.
+        """One of the ``pacing.LOGS_AT_ONCE`` turns to read logs, for those who follow them.
 
         :param within: seconds to wait for it.
         :raises TimeoutError: when there is none in that time.
@@ -118,7 +117,7 @@ class Jobs:
             async with asyncio.timeout(within):
                 await self._logs.acquire()
         except TimeoutError as error:
-            busy = f"{LOGS_AT_ONCE} of the cluster's logs are being read"
+            busy = f"{pacing.LOGS_AT_ONCE} of the cluster's logs are being read"
             raise TimeoutError(f"{busy}, and there was no turn for another one within {within:g} seconds") from error
         try:
             yield

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from time import monotonic
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.cluster import Cluster
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
 from airflow_provider_ray.client.errors import RayRequestError
@@ -18,8 +19,6 @@ from airflow_provider_ray.client.states import PENDING, RUNNING
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 30.0
-LOOKS_NEEDED = 2
 # With a submission_id it stands for whichever node is the head: there a job that is PENDING is started, or given up.
 HEAD = "head for "
 
@@ -53,9 +52,9 @@ class NodeHealth:
         if node_id is None:
             return None
         self._asked_since.setdefault(node_id, monotonic())
-        if monotonic() - self._looked_at >= LOOK_SECONDS and not self._is_looking:
+        if monotonic() - self._looked_at >= pacing.NODES_LOOK_SECONDS and not self._is_looking:
             await self._look()
-        if self._missed[node_id] < LOOKS_NEEDED:
+        if self._missed[node_id] < pacing.NODES_LOOKS_NEEDED:
             return None
         if node_id == pending:
             return "it has not started, and the head node of its cluster is dead"

@@ -7,13 +7,10 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayError
 
 T = TypeVar("T")
-
-FAULT_BUDGET_SECONDS = 120.0
-# Before the second try: one to two seconds; the pauses then double up to ten seconds.
-FIRST_PAUSE_SECONDS = 1.0
 
 
 async def retrying(
@@ -36,8 +33,8 @@ async def retrying(
         faults = [error]
     attempts = AsyncRetrying(
         retry=retry_if_exception(lambda error: _passes(error, passing)),
-        stop=stop_after_delay(FAULT_BUDGET_SECONDS if budget is None else budget),
-        wait=wait_exponential(FIRST_PAUSE_SECONDS, max=10) + wait_random(0, FIRST_PAUSE_SECONDS),
+        stop=stop_after_delay(pacing.FAULT_BUDGET_SECONDS if budget is None else budget),
+        wait=wait_exponential(pacing.FIRST_PAUSE_SECONDS, max=10) + wait_random(0, pacing.FIRST_PAUSE_SECONDS),
         reraise=True,
     )
 

@@ -15,6 +15,7 @@ from itertools import islice
 from time import monotonic
 from weakref import WeakKeyDictionary
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -23,11 +24,6 @@ from airflow_provider_ray.client.errors import RayError, RayJobTimeout, RayTrigg
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce
 from airflow_provider_ray.client.jobs.waiting import intervals
 from airflow_provider_ray.client.states import is_terminal
-
-# A job that was submitted and that no list has shown after this time is not there any more.
-UNSEEN_SECONDS = 60.0
-# Ray forgets a package ten minutes after somebody asked for it.
-PACKAGE_SECONDS = 240.0
 
 
 @asynccontextmanager
@@ -94,7 +90,7 @@ class _InFlight:
             raise
         finally:
             if spec.submission_id in self._admitted:
-                self._admitted[spec.submission_id] = monotonic() + UNSEEN_SECONDS
+                self._admitted[spec.submission_id] = monotonic() + pacing.UNSEEN_SECONDS
 
     async def wait(
         self,
@@ -123,7 +119,7 @@ class _InFlight:
                 waits(in_flight)
                 has_said = True
             await self._keep_package(client, spec)
-            pause = min(next(pauses), PACKAGE_SECONDS, max(deadline - monotonic(), 0))
+            pause = min(next(pauses), pacing.PACKAGE_SECONDS, max(deadline - monotonic(), 0))
             await asyncio.wait([admission], timeout=pause)
         return None
 
@@ -156,7 +152,7 @@ class _InFlight:
         uri = str(spec.runtime_env.get("working_dir") or "")
         if not uri.startswith("gcs://") or self._packages.get(uri, 0.0) > monotonic():
             return
-        self._packages[uri] = monotonic() + PACKAGE_SECONDS
+        self._packages[uri] = monotonic() + pacing.PACKAGE_SECONDS
         if not await retrying(lambda: client.cluster.has_package(uri)):
             del self._packages[uri]
             reason = f"was not submitted: its cluster has lost {uri}; another attempt uploads it again"

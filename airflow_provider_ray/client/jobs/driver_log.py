@@ -8,11 +8,12 @@ import logging
 from time import monotonic, time
 from typing import Protocol
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayRequestError
-from airflow_provider_ray.client.jobs.log_relay import LAST_LINES, Logger, Relay
+from airflow_provider_ray.client.jobs.log_relay import Logger, Relay
 from airflow_provider_ray.client.json_text import storable
 
 log = logging.getLogger(__name__)
@@ -20,22 +21,6 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 64 * 1024
 # A longer line is delivered in pieces, so that memory stays bounded.
 LINE_LIMIT_BYTES = 64 * 1024
-# Ray has no offset, so each read passes over what was delivered: what is followed must have an end.
-FOLLOWED_BYTES = 32 * 1024 * 1024
-# Reading takes at most this share of the time, and telling Airflow how far it came at most that.
-READING_SHARE = 0.05
-MARKING_SHARE = 0.2
-FINAL_BUDGET_SECONDS = 15.0
-# How long the last read waits for its turn where others hang.
-LAST_TURN_SECONDS = 300.0
-POSITION_SECONDS = 2.0
-# Showing a line takes some 50 microseconds, which is too long for others in the loop to wait for thousands.
-LINES_AT_ONCE = 100
-# How much may be on its way into the task log. More would fill Airflow's socket (some 200 KiB), whose writers block
-# the loop.
-WINDOW_BYTES = 96 * 1024
-# Between two reads so much may be left: storing the position takes Airflow long enough to read it.
-LITTLE_BYTES = 4096
 LAST_LINE_CHARACTERS = 1000
 
 
@@ -98,15 +83,15 @@ class DriverLog:
             try:
                 limit = asyncio.timeout(None if within is None else max(within, 0))
                 # One turn for all tries: whoever asks again would stand at the end of the queue.
-                async with limit, self._client.jobs.log_turn(LAST_TURN_SECONDS if final else 0):
-                    await retrying(lambda: self._read(job, relay, final), FINAL_BUDGET_SECONDS if final else 0)
+                async with limit, self._client.jobs.log_turn(pacing.LOG_TURN_SECONDS if final else 0):
+                    await retrying(lambda: self._read(job, relay, final), pacing.LOG_FINAL_SECONDS if final else 0)
             except (RayRequestError, TimeoutError) as error:
                 level = logging.WARNING if final else logging.DEBUG
                 log.log(level, "The driver's log cannot be read now: %s", error)
             # What Airflow did not take in the midst of the read, it may take at the end.
             self._keeps_up = self._keeps_up or final
             # Before the position says that it has been shown.
-            await self._let_airflow_read(at_most=0 if final else LITTLE_BYTES)
+            await self._let_airflow_read(at_most=0 if final else pacing.LOG_LITTLE_BYTES)
             if final and not self._keeps_up:
                 log.warning("Airflow has not taken all of the log of Ray job %s in time", job.submission_id)
         finally:
@@ -115,7 +100,7 @@ class DriverLog:
             await self._mark(job)
             told = monotonic() - read + self._waited_for
             reading = read - started - self._waited_for
-            self._next_read = monotonic() + max(reading / READING_SHARE, told / MARKING_SHARE)
+            self._next_read = monotonic() + max(reading / pacing.LOG_READING_SHARE, told / pacing.LOG_MARKING_SHARE)
 
     async def _open(self, job: JobDetails) -> Relay:
         if self._relay is None:
@@ -128,21 +113,21 @@ class DriverLog:
         if self._position is None or self.delivered == self._marked:
             return
         try:
-            async with asyncio.timeout(POSITION_SECONDS):
+            async with asyncio.timeout(pacing.LOG_POSITION_SECONDS):
                 await self._position.put(str(job.submission_id), self.delivered)
         except TimeoutError:
             log.debug("Airflow has not said that the position in the log is kept")
         self._marked = self.delivered
 
     async def _read(self, job: JobDetails, relay: Relay, final: bool) -> None:
-        was_followed = self.delivered < FOLLOWED_BYTES
+        was_followed = self.delivered < pacing.LOG_FOLLOWED_BYTES
         relay.let_in()
         try:
             if was_followed:
                 await self._follow(job, relay, final)
         finally:
             relay.flush()
-        if self.delivered < FOLLOWED_BYTES:
+        if self.delivered < pacing.LOG_FOLLOWED_BYTES:
             return
         if was_followed:
             relay.say("The driver's log is shown up to its first %d bytes and, once it has ended, its last lines",
@@ -159,7 +144,7 @@ class DriverLog:
                 fresh = chunk[to_skip:]
                 to_skip -= len(chunk) - len(fresh)
                 rest = await self._hand_over(relay, rest + fresh)
-                if self.delivered >= FOLLOWED_BYTES:
+                if self.delivered >= pacing.LOG_FOLLOWED_BYTES:
                     return
         if final and rest:
             await self._hand_over(relay, rest + b"\n", missing=1)
@@ -172,9 +157,9 @@ class DriverLog:
                 _show(relay, line)
             self._within_line = False
             self.delivered += len(line) + 1
-            if number % LINES_AT_ONCE == 0:
+            if number % pacing.LOG_LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            await self._let_airflow_read(at_most=WINDOW_BYTES)
+            await self._let_airflow_read(at_most=pacing.LOG_WINDOW_BYTES)
         self.delivered -= missing
         if len(rest) < LINE_LIMIT_BYTES:
             return rest
@@ -216,8 +201,8 @@ async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
     if job.driver_node_id is None:
         return []
     try:
-        async with client.jobs.log_turn(FINAL_BUDGET_SECONDS):
-            return await retrying(lambda: _last_lines(client, job), FINAL_BUDGET_SECONDS)
+        async with client.jobs.log_turn(pacing.LOG_FINAL_SECONDS):
+            return await retrying(lambda: _last_lines(client, job), pacing.LOG_FINAL_SECONDS)
     except (RayRequestError, TimeoutError) as error:
         log.warning("The last lines of the driver's log cannot be read now: %s", error)
         return []
@@ -225,11 +210,11 @@ async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
 
 async def _last_lines(client: RayClient, job: JobDetails) -> list[str]:
     text = b""
-    async with client.jobs.log(job, lines=LAST_LINES) as stream:
+    async with client.jobs.log(job, lines=pacing.LOG_LAST_LINES) as stream:
         async for chunk in stream.iter_chunked(CHUNK_BYTES):
             text = (text + chunk)[-LINE_LIMIT_BYTES:]
     lines = storable(text.decode("utf-8", "replace")).splitlines()
-    return [line[:LAST_LINE_CHARACTERS] for line in lines[-LAST_LINES:]]
+    return [line[:LAST_LINE_CHARACTERS] for line in lines[-pacing.LOG_LAST_LINES :]]
 
 
 async def read_log(client: RayClient, submission_id: str) -> str:

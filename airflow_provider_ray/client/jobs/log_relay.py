@@ -8,13 +8,7 @@ from collections import deque
 from time import monotonic
 from typing import Any, Protocol
 
-# A driver that keeps writing faster than this would flood the Airflow log with lines that nobody reads.
-LINES_PER_SECOND = 1000
-BYTES_PER_SECOND = 1024 * 1024
-BURST_SECONDS = 10
-# After a pause between reads, the allowance covers the time since the last read, up to this many seconds.
-GATHERED_SECONDS = 100
-LAST_LINES = 20
+from airflow_provider_ray.client import pacing
 
 # Airflow drops DEBUG lines when its own level is INFO, and no line may be lost.
 LEVELS = {
@@ -63,18 +57,19 @@ class Relay:
     def __init__(self, logger: Logger, where: str, seconds: float) -> None:
         self._logger = logger
         self._where = where
-        self._lines: float = BURST_SECONDS * LINES_PER_SECOND
-        self._bytes: float = BURST_SECONDS * BYTES_PER_SECOND
+        self._lines: float = pacing.LOG_BURST_SECONDS * pacing.LOG_LINES_PER_SECOND
+        self._bytes: float = pacing.LOG_BURST_SECONDS * pacing.LOG_BYTES_PER_SECOND
         self._filled = monotonic() - seconds
-        self._held: deque[tuple[str, int]] = deque(maxlen=LAST_LINES)
+        self._held: deque[tuple[str, int]] = deque(maxlen=pacing.LOG_LAST_LINES)
         self._missing_lines = self._missing_bytes = 0
 
     def let_in(self) -> None:
         """Increase the allowance in proportion to the time since the last call."""
         seconds, self._filled = monotonic() - self._filled, monotonic()
-        longest = min(max(seconds, BURST_SECONDS), GATHERED_SECONDS)
-        self._lines = min(max(self._lines, 0) + seconds * LINES_PER_SECOND, longest * LINES_PER_SECOND)
-        self._bytes = min(max(self._bytes, 0) + seconds * BYTES_PER_SECOND, longest * BYTES_PER_SECOND)
+        longest = min(max(seconds, pacing.LOG_BURST_SECONDS), pacing.LOG_GATHERED_SECONDS)
+        lines, size = pacing.LOG_LINES_PER_SECOND, pacing.LOG_BYTES_PER_SECOND
+        self._lines = min(max(self._lines, 0) + seconds * lines, longest * lines)
+        self._bytes = min(max(self._bytes, 0) + seconds * size, longest * size)
 
     def show(self, line: str, size: int) -> None:
         """Show a line or hold it back.
@@ -87,7 +82,7 @@ class Relay:
         if self._lines >= 0 and self._bytes >= 0 and not self._held:
             self._write(line)
             return
-        if len(self._held) == LAST_LINES:
+        if len(self._held) == pacing.LOG_LAST_LINES:
             self._missing_lines += 1
             self._missing_bytes += self._held[0][1]
         self._held.append((line, size))
@@ -99,8 +94,8 @@ class Relay:
                 "%d lines (%d bytes) of the driver log omitted here: more than %d lines or %d bytes per second",
                 self._missing_lines,
                 self._missing_bytes,
-                LINES_PER_SECOND,
-                BYTES_PER_SECOND,
+                pacing.LOG_LINES_PER_SECOND,
+                pacing.LOG_BYTES_PER_SECOND,
             )
         for line, _ in self._held:
             self._write(line)

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
-from airflow_provider_ray.client.api.retry import FAULT_BUDGET_SECONDS, retrying
+from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError, RayJobError, RayJobFailed, RayJobStopped, RayJobTimeout
 from airflow_provider_ray.client.jobs.driver_log import DriverLog, Position, last_lines
@@ -142,11 +142,11 @@ async def look(
     submission_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
     logger: Logger | None = None,
-    fault_budget: float = FAULT_BUDGET_SECONDS,
+    fault_budget: float | None = None,
 ) -> Outcome | None:
     """Look at a job once; None while it has not ended or, by ``metadata``, is not there. See :func:`watch`.
 
-    :param fault_budget: seconds for which a transient fault is sat out; then it is the outcome.
+    :param fault_budget: seconds for which a transient fault is retried, two minutes by default; then it is the outcome.
     """
     try:
         if submission_id is not None:

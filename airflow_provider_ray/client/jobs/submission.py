@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 from uuid import uuid4
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -25,7 +26,6 @@ T = TypeVar("T")
 
 # Random text in a job's metadata, by which the submitter recognizes its own job.
 NONCE_KEY = "airflow_nonce"
-SECOND_LOOK_SECONDS = 3.0
 
 
 async def submit(client: RayClient, spec: JobSpec) -> None:
@@ -101,7 +101,7 @@ async def get_for_certain(
     try:
         return await ask(lambda: client.jobs.get(submission_id), budget)
     except RayNotFound:
-        await asyncio.sleep(SECOND_LOOK_SECONDS)
+        await asyncio.sleep(pacing.SECOND_LOOK_SECONDS)
     await ask(client.cluster.version, budget)
     return await ask(lambda: client.jobs.get(submission_id), budget)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from time import monotonic
 
-from airflow_provider_ray.client.api import node_health
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
@@ -19,22 +19,11 @@ from airflow_provider_ray.client.errors import (
     RayNotADashboard,
     RayNotFound,
 )
-from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.client.jobs.driver_log import DriverLog
 from airflow_provider_ray.client.jobs.submission import get_for_certain, has_nonce
 from airflow_provider_ray.client.states import PENDING, STOPPED, SUCCEEDED, is_terminal
 
 logger = logging.getLogger(__name__)
-
-FIRST_INTERVAL_SECONDS = 1.0
-QUICK_SECONDS = 60.0
-# A lower bound: no loop polls a cluster more often, whatever the caller asks for.
-SHORTEST_INTERVAL_SECONDS = 0.1
-STOP_CONFIRM_SECONDS = 15.0
-STOP_LOOK_SECONDS = 0.3
-LOST_STOP_SECONDS = 5.0
-# Searching long lists for many waits at once would block the event loop, so yield in between.
-SEARCHED_AT_ONCE = 100
 
 
 async def wait_for_job(
@@ -78,7 +67,7 @@ async def wait_for_job(
         if left is not None and left <= 0:
             return await _stop_late(client, job, log) if owned else job
         # The driver's log has news although the job has none, and the state of its node has to be looked at.
-        longest = next(log_pauses) if log is not None else node_health.LOOK_SECONDS
+        longest = next(log_pauses) if log is not None else pacing.NODES_LOOK_SECONDS
         await client.jobs.wait_for_news(job, pauses, longest if left is None else min(longest, left))
 
 
@@ -97,7 +86,7 @@ async def _give_up(
     """Stop the caller's own job in case its driver is still alive; return the job if it has succeeded after all."""
     if owned:
         try:
-            last = await stop_job(client, submission_id, within=LOST_STOP_SECONDS)
+            last = await stop_job(client, submission_id, within=pacing.LOST_STOP_SECONDS)
         except RayError as error:
             logger.warning("Could not send a stop request for lost Ray job %r: %s", submission_id, error)
         else:
@@ -119,12 +108,12 @@ def _left(deadline: float | None) -> float | None:
 
 def intervals(longest: float) -> Iterator[float]:
     """Yield the seconds between polls: short for the first minute, then growing up to ``longest``."""
-    interval, elapsed = FIRST_INTERVAL_SECONDS, 0.0
+    interval, elapsed = pacing.FIRST_INTERVAL_SECONDS, 0.0
     while True:
-        pause = max(min(interval, longest), SHORTEST_INTERVAL_SECONDS)
+        pause = max(min(interval, longest), pacing.SHORTEST_INTERVAL_SECONDS)
         yield pause
         elapsed += pause
-        if elapsed > QUICK_SECONDS:
+        if elapsed > pacing.QUICK_SECONDS:
             interval *= 1.5
 
 
@@ -174,7 +163,7 @@ async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails
         is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)
         if is_newer and job.submission_id and metadata.items() <= (job.metadata or {}).items():
             newest = job
-        if number % SEARCHED_AT_ONCE == 0:
+        if number % pacing.SEARCHED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return newest
 
@@ -196,7 +185,7 @@ async def stop_job(
     :raises RayRequestError: when the cluster refuses a request, or does not say within that time whether it has the
         job.
     """
-    deadline = monotonic() + (STOP_CONFIRM_SECONDS if within is None else within)
+    deadline = monotonic() + (pacing.STOP_CONFIRM_SECONDS if within is None else within)
     is_ray = False
     while True:
         try:
@@ -212,7 +201,7 @@ async def stop_job(
             if left <= 0:
                 raise
         # A single 404 proves nothing: an ingress that has briefly lost its backend gives the same answer.
-        await asyncio.sleep(STOP_LOOK_SECONDS if may_arrive else min(submission.SECOND_LOOK_SECONDS, left / 2))
+        await asyncio.sleep(pacing.STOP_LOOK_SECONDS if may_arrive else min(pacing.SECOND_LOOK_SECONDS, left / 2))
         is_ray = await _answers(client, deadline)
 
 
@@ -230,7 +219,7 @@ async def _ended(client: RayClient, submission_id: str, deadline: float) -> JobD
         job = await _look(client, submission_id, deadline)
         if is_terminal(job.status) or monotonic() > deadline:
             return job
-        await asyncio.sleep(STOP_LOOK_SECONDS)
+        await asyncio.sleep(pacing.STOP_LOOK_SECONDS)
 
 
 async def _look(client: RayClient, submission_id: str, deadline: float) -> JobDetails:

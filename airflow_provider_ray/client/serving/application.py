@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
-from airflow_provider_ray.client.api import retry
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
@@ -20,13 +20,8 @@ from airflow_provider_ray.client.errors import (
     RayServeNotReady,
 )
 from airflow_provider_ray.client.jobs.submission import get_for_certain
-from airflow_provider_ray.client.jobs.waiting import SHORTEST_INTERVAL_SECONDS, intervals, lost
+from airflow_provider_ray.client.jobs.waiting import intervals, lost
 from airflow_provider_ray.client.states import APPLICATION_DEPLOY_FAILED, APPLICATION_RUNNING, is_terminal
-
-# Each look is a connection of its own, and goes to any of the servers that listen there.
-ROUTE_LOOKS = 8
-# The proxies of one cluster learn of a route one after the other.
-PROXIES_SETTLE_SECONDS = 10.0
 
 
 class ServeTarget:
@@ -80,7 +75,7 @@ class ServeTarget:
             url = await self._find_url()
         except RayClusterUnavailable as error:
             self._away_since = self._away_since or monotonic()
-            if monotonic() - self._away_since > retry.FAULT_BUDGET_SECONDS:
+            if monotonic() - self._away_since > pacing.FAULT_BUDGET_SECONDS:
                 raise
             self.missing = str(error)
             return None
@@ -112,7 +107,7 @@ class ServeTarget:
                 if monotonic() >= deadline or not await self._may_repeat(error, is_get):
                     raise
                 self.missing = str(error)
-            await asyncio.sleep(max(min(poll_interval, deadline - monotonic()), SHORTEST_INTERVAL_SECONDS))
+            await asyncio.sleep(max(min(poll_interval, deadline - monotonic()), pacing.SHORTEST_INTERVAL_SECONDS))
 
     async def _may_repeat(self, error: RayClusterUnavailable | RayServeBadAnswer, is_get: bool) -> bool:
         if isinstance(error, RayClusterUnavailable):
@@ -155,7 +150,7 @@ class ServeTarget:
             self.missing = "Serve does not run on the cluster"
             return None
         try:
-            answers = await asyncio.gather(*(self._client.serve.routes(base_url) for _ in range(ROUTE_LOOKS)))
+            answers = await asyncio.gather(*(self._client.serve.routes(base_url) for _ in range(pacing.ROUTE_LOOKS)))
         except (RayClusterUnavailable, RayNotFound, RayNotADashboard) as error:
             # A proxy that is starting, or an ingress that has no Serve behind it yet.
             self.missing = str(error)
@@ -175,7 +170,7 @@ class ServeTarget:
     def _check_alone(self, base_url: str, *, is_mixed: bool) -> None:
         """Two clusters on one host with the same Serve port share it without a word, connection by connection."""
         self._mixed_since = (self._mixed_since or monotonic()) if is_mixed else None
-        if self._mixed_since is not None and monotonic() - self._mixed_since > PROXIES_SETTLE_SECONDS:
+        if self._mixed_since is not None and monotonic() - self._mixed_since > pacing.PROXIES_SETTLE_SECONDS:
             raise RayServeError(
                 f"Serve {self}: only some of the answers from {base_url} know its route, so another Serve listens there"
                 " as well; each cluster on a host needs a Serve port of its own"

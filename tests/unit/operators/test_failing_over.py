@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException, TaskDeferralError
 
-from airflow_provider_ray.client import errors
-from airflow_provider_ray.client.api import node_health
-from airflow_provider_ray.client.jobs import submission, waiting
+from airflow_provider_ray.client import errors, pacing
+from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import attempt
 from airflow_provider_ray.jobs.stopping import StoppableJob
@@ -186,8 +185,8 @@ def test_a_lost_job_is_told_to_stop_and_the_retry_goes_elsewhere(
 
 def lose_job(attempts: Attempts, clusters: Clusters, monkeypatch: pytest.MonkeyPatch, deferrable: bool) -> None:
     """A first attempt on cluster a that loses the node of its driver; then the node is there again."""
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 0.2)
     clusters["a"].default_outcome = Outcome(ends_after=None, stop_after=None)
     with meanwhile(lambda: clusters["a"].jobs, lambda: bury(clusters["a"])), pytest.raises(errors.RayJobLost):
         run(attempts, deferrable=deferrable)
@@ -213,7 +212,7 @@ def test_a_lost_job_that_succeeds_while_it_is_told_to_stop_is_the_result(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_job(attempts, clusters, monkeypatch, deferrable=False)
-    monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 3.0)
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 3.0)
     (lost,) = clusters["a"].jobs
     asked = len(clusters["a"].asked("POST", f"/api/jobs/{lost}/stop"))
 
@@ -406,7 +405,7 @@ def test_a_cleared_task_stops_the_jobs_on_both_clusters(
 def test_a_cleared_task_submits_nothing_anywhere_while_a_job_of_it_lives(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "STOP_CONFIRM_SECONDS", 0.5)
     lose_sight(attempts, clusters)
     run(attempts, 2)
     come_back(clusters["a"])
@@ -457,7 +456,7 @@ def test_a_kill_stops_the_job_where_it_is_and_the_one_that_was_left_behind(
 def test_a_kill_waits_for_no_cluster_that_hangs(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
 ) -> None:
-    monkeypatch.setattr(attempt, "KILL_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "TASK_KILL_SECONDS", 1.0)
     die(clusters["a"], "hang")
     task = operator()
     killed = task._begin(attempts.context())

@@ -16,10 +16,9 @@ import pytest
 from airflow.sdk import DAG, RetryAction
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferralError, TaskDeferred
 
-from airflow_provider_ray.client import errors
-from airflow_provider_ray.client.api import node_health
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
-from airflow_provider_ray.client.jobs import submission, waiting
+from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.attempt import CurrentJob
@@ -160,7 +159,7 @@ def test_an_earlier_attempts_job_that_was_being_stopped_is_replaced(
 def test_a_cleared_task_does_not_believe_a_single_404(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.1)
     dashboard.default_outcome = Outcome(ends_after=None)
     operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
     dashboard.default_outcome = Outcome()
@@ -431,7 +430,7 @@ def test_a_retry_that_cannot_build_its_job_any_more_goes_on_with_the_earlier_one
 def test_a_cleared_task_does_not_start_anew_while_its_job_lives(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "STOP_CONFIRM_SECONDS", 0.5)
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
     operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
     with pytest.raises(errors.RayJobStopping, match="has not stopped yet after a stop request"):
@@ -443,7 +442,7 @@ def test_a_cleared_task_does_not_start_anew_while_its_job_lives(
 def test_a_retry_after_a_timeout_does_not_go_on_with_the_job_that_was_stopped(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "STOP_CONFIRM_SECONDS", 0.5)
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=1.5)
     with pytest.raises(errors.RayJobTimeout):
         run(operator(timeout=0.3, deferrable=deferrable), attempts.context())
@@ -637,9 +636,9 @@ def test_unknown_connections_and_other_types_are_named(
 def test_a_lost_job_is_replaced_by_the_next_attempt(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.2)
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=None)
-    monkeypatch.setattr(waiting, "LOST_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 0.2)
     alive = dict(dashboard.nodes[0])
     dashboard.nodes[0]["state"] = "DEAD"
     with pytest.raises(errors.RayJobLost, match="is lost: the node"):

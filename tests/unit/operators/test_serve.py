@@ -10,8 +10,7 @@ import pytest
 from aiohttp import web
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_ray.client import errors
-from airflow_provider_ray.client.api import retry
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -102,7 +101,7 @@ def test_a_failed_deployment_ends_the_wait(dashboard: FakeDashboard, context: An
 def test_a_dead_cluster_ends_the_wait(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "FAULT_BUDGET_SECONDS", 0.5)
     dashboard.fail("close", path="/api/serve", times=1000)
     with pytest.raises(errors.RayClusterUnavailable):
         run(operator(deferrable=deferrable, timeout=600), context)

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_ray.client import errors
-from airflow_provider_ray.client.jobs import submission
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.sensors.job import RayJobSensor
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -82,7 +81,7 @@ def test_skips_instead_of_failing(dashboard: FakeDashboard, context: Any, deferr
 def test_a_soft_sensor_skips_when_the_cluster_refuses(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool, status: int
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.1)
     submit(dashboard, "a", Outcome(ends_after=None))
     dashboard.fail(status, method="GET", path="/api/jobs/", times=9)
     with pytest.raises(AirflowSkipException):
@@ -117,7 +116,7 @@ def test_one_404_is_not_the_last_word(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     """A head that is just coming up may speak too early."""
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.1)
     submit(dashboard, "a", Outcome(ends_after=0.5))
     dashboard.fail(404, method="GET", path="/api/jobs/")
     assert run(sensor(submission_id="a", deferrable=deferrable), context)["status"] == "SUCCEEDED"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.xcom import XCom
 
-from airflow_provider_ray.task_log import position
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.task_log.position import KEY, XComPosition
 from tests.unit.airflow_log import AirflowLog
 
@@ -58,7 +58,7 @@ async def test_nothing_is_delivered_in_the_beginning(kept: dict[str, Any]) -> No
 async def test_airflow_that_does_not_read_holds_nobody_up(
     airflow_log: AirflowLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(position, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "LOG_DRAIN_SECONDS", 0.1)
     assert await keeper().has_read(0)
     airflow_log.write(b"a line\n")
     assert not await keeper().has_read(0)

@@ -12,11 +12,10 @@ import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.xcom import XCom
 
-from airflow_provider_ray.client.jobs import driver_log
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.encryption import encrypt
-from airflow_provider_ray.triggers import job
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 from airflow_provider_ray.triggers.job import RayJobTrigger
 from airflow_provider_ray.triggers.serve import RayServeTrigger
@@ -138,7 +137,7 @@ def test_what_a_trigger_logs_has_been_read_before_it_fires(
 
     monkeypatch.setattr(XCom, "aset", staticmethod(nothing))
     monkeypatch.setattr(XCom, "aget_one", staticmethod(nothing))
-    monkeypatch.setattr(driver_log, "FINAL_BUDGET_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "LOG_FINAL_SECONDS", 0.1)
     dashboard.outcomes["s"] = Outcome(status="FAILED", log=b"x" * 10_000 + b"\n")
     if not can_be_read:
         dashboard.fail(502, path="/api/v0/logs", times=1000)
@@ -284,7 +283,7 @@ async def test_a_kill_that_fails_says_so(
     def unreachable(**_: object) -> None:
         raise ConnectionError("no API server")
 
-    monkeypatch.setattr(job, "KILL_SECONDS", 2.0)
+    monkeypatch.setattr(pacing, "TRIGGER_KILL_SECONDS", 2.0)
     monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(unreachable))
     await trigger.on_kill()
     assert "may still be running" in task_log.lines[-1]

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import errors
-from airflow_provider_ray.client.api import capacity
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of, read_capacity
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -219,7 +218,7 @@ async def test_a_cluster_that_has_not_looked_yet(fake: FakeDashboard, client: Ra
 async def test_a_part_that_hangs_is_unknown(
     fake: FakeDashboard, client: RayClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capacity, "DETAIL_SECONDS", 0.3)
+    monkeypatch.setattr(pacing, "DETAIL_SECONDS", 0.3)
     fake.fail("hang", path="/api/v0/jobs")
     started = time.monotonic()
     found = await read_capacity(client)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api import http
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
@@ -253,7 +253,7 @@ async def test_a_status_counts_though_its_reason_is_cut_off() -> None:
 
 
 async def test_a_reason_without_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "REASON_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "REASON_SECONDS", 0.5)
     head = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n"
     started = time.monotonic()
     with pytest.raises(RayClusterUnavailable, match="502: dot"):

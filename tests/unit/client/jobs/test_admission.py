@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client import errors
-from airflow_provider_ray.client.api import retry
+from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.jobs import admission, waiting
+from airflow_provider_ray.client.jobs import admission
 from airflow_provider_ray.client.jobs.admission import place
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY, post
 from airflow_provider_ray.client.sharing.shared_client import shared_client
@@ -124,7 +123,7 @@ async def test_who_gives_up_when_it_is_admitted_makes_way_at_once(
             admitted.set()
 
     # The second looks when it comes and then hardly ever.
-    monkeypatch.setattr(waiting, "FIRST_INTERVAL_SECONDS", 60.0)
+    monkeypatch.setattr(pacing, "FIRST_INTERVAL_SECONDS", 60.0)
     monkeypatch.setattr(admission._InFlight, "_admit", observed)
     fake.default_outcome = Outcome(ends_after=1.2)
     await submit(fake, spec("first"))
@@ -148,7 +147,7 @@ async def test_a_submission_that_is_refused_makes_way(fake: FakeDashboard) -> No
 async def test_a_submission_whose_fate_is_unknown_counts_for_a_while(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "UNSEEN_SECONDS", 2.0)
+    monkeypatch.setattr(pacing, "UNSEEN_SECONDS", 2.0)
     fake.fail("hang", method="POST", path=PATH)
     async with shared_client(ClusterConfig(url=fake.url, max_jobs=1)):
         first = asyncio.create_task(submit(fake, spec("first")))
@@ -194,7 +193,7 @@ async def test_waiting_can_have_an_end(fake: FakeDashboard) -> None:
 
 
 async def test_a_cluster_that_dies_ends_the_wait(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "FAULT_BUDGET_SECONDS", 0.5)
     fake.default_outcome = Outcome(ends_after=None)
     await submit(fake, spec("first"))
     second = asyncio.create_task(submit(fake, spec("second")))
@@ -207,7 +206,7 @@ async def test_a_cluster_that_dies_ends_the_wait(fake: FakeDashboard, monkeypatc
 async def test_an_uploaded_package_is_kept_while_jobs_wait(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "PACKAGE_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "PACKAGE_SECONDS", 1.0)
     fake.default_outcome = Outcome(ends_after=None)
     await submit(fake, spec("first"))
     fake.packages["gcs://_ray_pkg_1.zip"] = b""

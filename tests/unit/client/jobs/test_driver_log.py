@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from airflow_provider_ray.client.api import jobs
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.jobs import driver_log
-from airflow_provider_ray.client.jobs.driver_log import LINE_LIMIT_BYTES, LINES_AT_ONCE, DriverLog, last_lines, read_log
+from airflow_provider_ray.client.jobs.driver_log import LINE_LIMIT_BYTES, DriverLog, last_lines, read_log
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.lines import Lines
 
@@ -260,7 +260,7 @@ async def test_a_job_of_yesterday_floods_no_log(client: RayClient, fake: FakeDas
 async def test_a_log_without_end_is_followed_up_to_a_limit(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_log, "FOLLOWED_BYTES", 50_000)
+    monkeypatch.setattr(pacing, "LOG_FOLLOWED_BYTES", 50_000)
     job = await job_with(client, fake, b"".join(b"%9d\n" % number for number in range(1_000_000)))
     lines = Lines()
     log = EagerLog(client, lines)
@@ -278,12 +278,12 @@ async def test_a_log_without_end_is_followed_up_to_a_limit(
 async def test_a_log_that_is_never_given_its_turn_is_a_warning(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(driver_log, "LAST_TURN_SECONDS", 0.1)
-    monkeypatch.setattr(driver_log, "FINAL_BUDGET_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "LOG_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "LOG_FINAL_SECONDS", 0.2)
     job = await job_with(client, fake, b"line\n")
     lines, log = Lines(), DriverLog(client, Lines())
     async with AsyncExitStack() as busy:
-        for _ in range(jobs.LOGS_AT_ONCE):
+        for _ in range(pacing.LOGS_AT_ONCE):
             await busy.enter_async_context(client.jobs.log_turn(0))
         assert client.jobs.logs_are_busy
         async with asyncio.timeout(10):
@@ -294,7 +294,7 @@ async def test_a_log_that_is_never_given_its_turn_is_a_warning(
         assert caplog.text.count("no turn for another one") == 2
         assert not fake.asked("GET", "/api/v0/logs")
     async with AsyncExitStack() as busy:
-        for _ in range(jobs.LOGS_AT_ONCE - 1):
+        for _ in range(pacing.LOGS_AT_ONCE - 1):
             await busy.enter_async_context(client.jobs.log_turn(0))
         await DriverLog(client, lines).deliver(job, final=True)
     assert lines == ["line"]
@@ -343,7 +343,7 @@ async def test_airflow_takes_what_is_shown_before_there_is_more_or_an_end(
     kept = Kept()
     log = DriverLog(client, Lines(), kept)
     await log.deliver(job)
-    assert kept.asked_to_read == [driver_log.WINDOW_BYTES] * 1000 + [driver_log.LITTLE_BYTES]
+    assert kept.asked_to_read == [pacing.LOG_WINDOW_BYTES] * 1000 + [pacing.LOG_LITTLE_BYTES]
     await log.deliver(job, final=True)
     assert kept.asked_to_read[1001:] == [0]
 
@@ -361,7 +361,7 @@ async def test_airflow_that_takes_nothing_is_asked_once_in_a_read_and_at_its_end
     log = DriverLog(client, lines, kept)
     await log.deliver(job)
     assert len(lines) == 999
-    assert kept.asked_to_read == [driver_log.WINDOW_BYTES]
+    assert kept.asked_to_read == [pacing.LOG_WINDOW_BYTES]
     assert "has not taken" not in caplog.text
     await log.deliver(job, final=True)
     assert kept.asked_to_read[1:] == [0]
@@ -403,7 +403,7 @@ async def test_a_position_that_is_not_answered_holds_nobody_up(
         async def put(self, submission_id: str, delivered: int) -> None:
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(driver_log, "POSITION_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "LOG_POSITION_SECONDS", 0.1)
     job = await job_with(client, fake, b"one\n")
     lines = Lines()
     await DriverLog(client, lines, Silent()).deliver(job, final=True)
@@ -423,4 +423,4 @@ async def test_others_in_the_loop_get_their_turn(client: RayClient, fake: FakeDa
     while not reading.done():
         pauses.append(len(turns))
         await asyncio.sleep(0)
-    assert max(later - earlier for earlier, later in pairwise(pauses)) <= LINES_AT_ONCE + 1
+    assert max(later - earlier for earlier, later in pairwise(pauses)) <= pacing.LOG_LINES_AT_ONCE + 1

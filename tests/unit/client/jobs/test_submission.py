@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api import retry
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
@@ -88,7 +88,7 @@ async def test_an_answer_that_makes_no_sense_loses_no_job(
     fake.fail(404, method="POST", text="no backend")
     await submit(client, replace(SPEC, submission_id="j2"))
     assert list(fake.jobs) == ["j1", "j2"]
-    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "FAULT_BUDGET_SECONDS", 0.5)
     fake.fail(404, method="POST", text="no backend", times=9)
     with pytest.raises(RayClusterUnavailable, match="404: no backend"):
         await submit(client, replace(SPEC, submission_id="j3"))
@@ -106,7 +106,7 @@ async def test_faults_on_every_step(client: RayClient, fake: FakeDashboard, tmp_
 async def test_a_cluster_that_stays_away(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "FAULT_BUDGET_SECONDS", 1.0)
     text = "No available agent to submit job, please try again later."
     fake.fail(500, method="POST", times=99, text=text)
     with pytest.raises(RayClusterUnavailable, match=text):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from airflow_provider_ray.client.api import node_health, retry
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.models import JobDetails, Node
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -21,7 +21,7 @@ from airflow_provider_ray.client.errors import (
     RayJobLost,
     RayNotFound,
 )
-from airflow_provider_ray.client.jobs import driver_log, submission, waiting
+from airflow_provider_ray.client.jobs import waiting
 from airflow_provider_ray.client.jobs.driver_log import DriverLog
 from airflow_provider_ray.client.jobs.waiting import find_job, stop_job, wait_for_job, wait_for_submission
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -55,11 +55,11 @@ async def test_every_end_ends_the_wait(client: RayClient, fake: FakeDashboard, e
 async def test_looks_come_less_often_up_to_the_interval(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "FIRST_INTERVAL_SECONDS", 0.01)
-    monkeypatch.setattr(waiting, "QUICK_SECONDS", 0.0)
+    monkeypatch.setattr(pacing, "FIRST_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(pacing, "QUICK_SECONDS", 0.0)
     pauses = list(islice(waiting.intervals(0.2), 20))
     assert pauses == sorted(pauses)
-    assert (pauses[0], pauses[-1]) == (waiting.SHORTEST_INTERVAL_SECONDS, 0.2)
+    assert (pauses[0], pauses[-1]) == (pacing.SHORTEST_INTERVAL_SECONDS, 0.2)
     await submitted(client, fake, ends_after=1.0)
     await wait_for_job(client, "j1", poll_interval=0.2)
     assert len(fake.asked("GET", "/api/jobs/j1")) <= 14
@@ -68,7 +68,7 @@ async def test_looks_come_less_often_up_to_the_interval(
 async def test_an_unknown_job_ends_the_wait_at_the_second_look(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.1)
     with pytest.raises(RayNotFound, match=r"Job j1 does not exist"):
         await wait_for_job(client, "j1", poll_interval=0.1)
     assert [request.path for request in fake.requests] == ["/api/jobs/j1", "/api/version", "/api/jobs/j1"]
@@ -138,7 +138,7 @@ async def test_a_job_that_ends_while_it_is_stopped_has_ended(client: RayClient, 
 async def test_a_job_that_does_not_stop_is_a_warning(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(waiting, "STOP_CONFIRM_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "STOP_CONFIRM_SECONDS", 0.5)
     await submitted(client, fake, ends_after=None, stop_after=None)
     job = await wait_for_job(client, "j1", poll_interval=0.1, timeout=0.1, owned=True)
     assert job.status == "RUNNING"
@@ -174,7 +174,7 @@ async def test_an_unknown_status_is_waited_out_and_told_once(
 async def test_the_log_comes_while_the_job_runs(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_log, "READING_SHARE", 1.0)
+    monkeypatch.setattr(pacing, "LOG_READING_SHARE", 1.0)
     log = [(0.0, b"first\n"), (0.6, b"second\n"), (2.0, b"third")]
     await submitted(client, fake, ends_after=2.0, log=log)
     statuses: list[str] = []
@@ -218,7 +218,7 @@ async def test_a_404_that_passes_does_not_keep_a_job_from_being_stopped(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """An ingress that is without its backend for a moment."""
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=None)
     fake.fail(404, path="/", times=5, text=text)
     job = await stop_job(client, "j1", nonce=None)
@@ -229,7 +229,7 @@ async def test_a_404_that_passes_does_not_keep_a_job_from_being_stopped(
 async def test_what_something_else_answers_does_not_say_that_there_is_no_job(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=None)
     fake.fail(404, path="/", times=1000, text="page not found")
     with pytest.raises(RayNotFound):
@@ -266,7 +266,7 @@ async def test_a_search_of_a_long_list_lets_others_run(client: RayClient, monkey
     while not searching.done():
         await asyncio.sleep(0)
         turns += 1
-    assert turns >= len(jobs) // waiting.SEARCHED_AT_ONCE
+    assert turns >= len(jobs) // pacing.SEARCHED_AT_ONCE
     assert searching.result() is None
 
 
@@ -304,7 +304,7 @@ async def test_a_wait_can_be_cancelled_at_any_time(client: RayClient, fake: Fake
 async def test_a_job_that_its_cluster_forgets_is_lost(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=None)
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1))
     await asyncio.sleep(0.3)
@@ -334,7 +334,7 @@ async def test_a_running_job_without_its_node_is_lost(
     reason: str,
     owned: bool,
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.3)
     await submitted(client, fake, ends_after=None)
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1, owned=owned))
     await asyncio.sleep(1)
@@ -348,7 +348,7 @@ async def test_a_running_job_without_its_node_is_lost(
 async def test_a_job_that_waits_for_a_dead_head_is_lost(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.3)
     await submitted(client, fake, running_after=60)
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1))
     await asyncio.sleep(1)
@@ -361,7 +361,7 @@ async def test_a_job_that_waits_for_a_dead_head_is_lost(
 async def test_a_head_that_was_dead_before_condemns_no_later_job(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.5)
     fake.nodes[0]["state"] = "DEAD"
     await submitted(client, fake, running_after=60)
     with pytest.raises(RayJobLost):
@@ -375,7 +375,7 @@ async def test_a_head_that_was_dead_before_condemns_no_later_job(
 async def test_nodes_that_may_not_be_asked_for_are_reported_once(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.1)
     fake.fail(403, path="/api/v0/nodes", times=1000)
     await submitted(client, fake, ends_after=1.0)
     await wait_for_job(client, "j1", poll_interval=0.1)
@@ -386,7 +386,7 @@ async def test_nodes_that_may_not_be_asked_for_are_reported_once(
 async def test_nodes_that_cannot_be_asked_for_say_nothing(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.1)
     fake.fail(500, path="/api/v0/nodes", times=1000)
     await submitted(client, fake, ends_after=1.0)
     assert (await wait_for_job(client, "j1", poll_interval=0.1)).status == "SUCCEEDED"
@@ -408,7 +408,7 @@ async def test_a_job_that_has_started_may_take_its_time(client: RayClient, fake:
 async def test_a_404_of_something_else_loses_no_job(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=None)
     waiting_for_it = asyncio.ensure_future(wait_for_job(client, "j1", poll_interval=0.1, owned=True))
     await asyncio.sleep(0.3)
@@ -423,8 +423,8 @@ async def test_a_404_of_something_else_loses_no_job(
 async def test_something_else_that_stays_makes_the_cluster_unavailable(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(retry, "FAULT_BUDGET_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "FAULT_BUDGET_SECONDS", 1.0)
     await submitted(client, fake, ends_after=None)
     fake.fail(200, path="/", times=1000, text="<html>maintenance</html>")
     with pytest.raises(RayClusterUnavailable, match="which is not Ray's JSON"):
@@ -435,7 +435,7 @@ async def test_something_else_that_stays_makes_the_cluster_unavailable(
 async def test_a_node_that_is_younger_than_a_look_is_not_missed(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.3)
     job = JobDetails(submission_id="j1", status="RUNNING", driver_node_id="new")
     looks = 0
     sample = client.cluster.nodes
@@ -463,7 +463,7 @@ async def test_a_node_that_is_younger_than_a_look_is_not_missed(
 async def test_a_job_that_succeeds_while_it_is_given_up_is_not_lost(
     client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_health, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.2)
     await submitted(client, fake, ends_after=1.5, stop_after=None, log=[(1.4, b"last words")])
     fake.nodes.clear()
     lines = Lines()

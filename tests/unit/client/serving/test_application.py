@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
@@ -25,8 +26,6 @@ from airflow_provider_ray.client.errors import (
     RayServeError,
     RayServeNotReady,
 )
-from airflow_provider_ray.client.jobs import submission
-from airflow_provider_ray.client.serving import application
 from airflow_provider_ray.client.serving.application import ServeTarget
 from tests.fake_dashboard import FakeDashboard, Outcome
 
@@ -185,7 +184,7 @@ async def test_a_job_that_ends_before_it_serves_ends_the_wait(client: RayClient,
 async def test_a_job_that_its_cluster_forgets_ends_the_wait(
     client: RayClient, secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     with pytest.raises(RayJobLost, match=r"'j1' is lost: its cluster has no record of it"):
         await ServeTarget(client, "app", "/", "j1").wait(**QUICKLY)
 
@@ -193,7 +192,7 @@ async def test_a_job_that_its_cluster_forgets_ends_the_wait(
 async def test_one_404_does_not_end_the_wait(
     client: RayClient, secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
     secured.deploy("app", "/app", {"output": []})
     secured.fail(404, path="/api/jobs/j1")
@@ -352,7 +351,7 @@ async def test_a_call_can_be_cancelled(client: RayClient, secured: FakeDashboard
 
 
 async def test_another_cluster_at_the_same_port_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(application, "PROXIES_SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "PROXIES_SETTLE_SECONDS", 1.0)
     with FakeDashboard(shared_serve_port=0) as mine, FakeDashboard(shared_serve_port=mine.serve_port) as other:
         assert mine.serve_url == other.serve_url
         mine.deploy("app", "/app", {"mine": True})

@@ -12,12 +12,10 @@ import pytest
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
-from airflow_provider_ray.client.api.jobs import LOGS_AT_ONCE
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayJobLost, RayNotFound
-from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.client.jobs.driver_log import DriverLog
 from airflow_provider_ray.client.jobs.waiting import wait_for_job, wait_for_submission
 from airflow_provider_ray.client.sharing.shared_client import SharedClient, shared_client
@@ -213,7 +211,7 @@ def _pays_unless_it_fails(jobs: SharedJobs, number: int) -> bool:
 async def test_all_who_miss_their_job_share_a_sign_of_life(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "SECOND_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.5)
     names = await submit(fake, 30, ends_after=None)
     waits = [asyncio.create_task(wait(fake, name)) for name in names]
     await asyncio.sleep(2)
@@ -249,15 +247,15 @@ async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
 
         following = [asyncio.create_task(follow(name)) for name in names]
         async with asyncio.timeout(60):
-            while len(fake.asked("GET", "/api/v0/logs")) < LOGS_AT_ONCE:
+            while len(fake.asked("GET", "/api/v0/logs")) < pacing.LOGS_AT_ONCE:
                 await asyncio.sleep(0.1)
             job = await wait_for_job(client, "other", poll_interval=0.2)
         assert job.status == "SUCCEEDED"
-        assert len(fake.asked("GET", "/api/v0/logs")) == LOGS_AT_ONCE
+        assert len(fake.asked("GET", "/api/v0/logs")) == pacing.LOGS_AT_ONCE
         # Those who have found no room to read still look at their jobs.
         fake.jobs.clear()
         async with asyncio.timeout(60):
-            await _ends(following, len(names) - LOGS_AT_ONCE)
+            await _ends(following, len(names) - pacing.LOGS_AT_ONCE)
         for each in following:
             each.cancel()
         await asyncio.gather(*following, return_exceptions=True)

@@ -1,0 +1,61 @@
+"""The section ``[ray]`` of Airflow's configuration: what an operator of Airflow may tune.
+
+Every option stands for a value of :mod:`airflow_provider_ray.client.pacing`, where its default and the reason stand.
+They are declared in ``provider_info``, so ``airflow config list`` and the configuration page show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk import conf
+
+from airflow_provider_ray.client import pacing
+
+SECTION = "ray"
+# Option -> name in pacing.
+OPTIONS: Mapping[str, str] = {
+    "fault_budget": "FAULT_BUDGET_SECONDS",
+    "answer_timeout": "ANSWER_SECONDS",
+    "stop_timeout": "STOP_CONFIRM_SECONDS",
+    "refresh": "ROUND_SECONDS",
+    "page_refresh": "PAGE_REFRESH_SECONDS",
+    "log_lines_per_second": "LOG_LINES_PER_SECOND",
+    "log_bytes_per_second": "LOG_BYTES_PER_SECOND",
+    "log_followed_bytes": "LOG_FOLLOWED_BYTES",
+    "log_last_lines": "LOG_LAST_LINES",
+    "logs_at_once": "LOGS_AT_ONCE",
+}
+_DEFAULTS: Mapping[str, Any] = {option: getattr(pacing, name) for option, name in OPTIONS.items()}
+
+_is_applied = False
+
+
+def apply() -> None:
+    """Read the options, once per process, before the first connection is used.
+
+    :raises RayConfigError: naming an option that is not a number above 0, or not a whole one where one is needed.
+    """
+    global _is_applied  # noqa: PLW0603
+    if not _is_applied:
+        values = {option: _value(option, default) for option, default in _DEFAULTS.items()}
+        for option, value in values.items():
+            if value != _DEFAULTS[option]:
+                setattr(pacing, OPTIONS[option], value)
+        _is_applied = True
+
+
+def _value(option: str, default: float) -> float:
+    from airflow_provider_ray.client.errors import RayConfigError
+
+    text = conf.get(SECTION, option, fallback=str(default))
+    kind = type(default)
+    try:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+    except ValueError as error:
+        expected = "a whole number from 1" if kind is int else "a number of seconds above 0"
+        raise RayConfigError(f"[{SECTION}] {option}", repr(text), expected) from error
+    return value

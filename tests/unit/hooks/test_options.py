@@ -1,0 +1,60 @@
+"""The section [ray] of Airflow's configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.hooks import options
+from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.provider_info import get_provider_info
+from tests.fake_dashboard import FakeDashboard
+
+DECLARED = get_provider_info()["config"]["ray"]["options"]
+
+
+@pytest.fixture(autouse=True)
+def not_yet_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "_is_applied", False)
+    for name in options.OPTIONS.values():
+        monkeypatch.setattr(pacing, name, getattr(pacing, name))
+
+
+def test_the_declared_options_are_those_that_are_read() -> None:
+    assert set(DECLARED) == set(options.OPTIONS)
+    for option, name in options.OPTIONS.items():
+        default = getattr(pacing, name)
+        assert DECLARED[option]["default"] == str(default)
+        assert DECLARED[option]["type"] == {int: "integer", float: "float"}[type(default)]
+
+
+@pytest.mark.parametrize("option", options.OPTIONS)
+def test_an_option_holds_from_the_first_connection_on(
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__RAY__{option.upper()}", "7")
+    RayHook().get_config()
+    changed = {name for name in options.OPTIONS.values() if getattr(pacing, name) == 7}
+    assert changed == {options.OPTIONS[option]}
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("fault_budget", "long", "a number of seconds above 0"),
+        ("fault_budget", "0", "a number of seconds above 0"),
+        ("refresh", "inf", "a number of seconds above 0"),
+        ("logs_at_once", "1.5", "a whole number from 1"),
+        ("log_last_lines", "-1", "a whole number from 1"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(
+    dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch, option: str, text: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__RAY__{option.upper()}", text)
+    with pytest.raises(RayConfigError, match=rf"\[ray\] {option}: got '{text}'; expected {expected}"):
+        RayHook().get_config()
+    is_well, message = RayHook().test_connection()
+    assert not is_well
+    assert option in message
