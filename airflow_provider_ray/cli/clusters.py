@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from airflow.cli.simple_table import AirflowConsole
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
-from airflow.utils import cli as cli_utils
-from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,10 +19,14 @@ from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayConfigError, RayError
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.clusters import discovery
+from airflow_provider_ray.compat.cli import (
+    AirflowConsole,
+    action_cli,
+    providers_configuration_loaded,
+    reading_the_database,
+)
 from airflow_provider_ray.hooks.ray import RayHook
 
-# Airflow reads connections from its database only in a process that has declared itself like this.
-PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 NOT_THERE = "no such connection"
 UNKNOWN = "?"
 GIB = 2**30
@@ -34,7 +34,7 @@ GIB = 2**30
 Row = dict[str, Any]
 
 
-@cli_utils.action_cli(check_db=False)
+@action_cli(check_db=False)
 @providers_configuration_loaded
 def clusters(args: Namespace) -> None:
     """Ask all clusters at the same time and print a row for each."""
@@ -57,11 +57,10 @@ def _configs(args: Namespace) -> Mapping[str, ClusterConfig | str]:
 
 
 def _known() -> list[str]:
-    os.environ[PROCESS_CONTEXT] = "server"
     try:
-        return discovery.all_conn_ids()
+        with reading_the_database():
+            return discovery.all_conn_ids()
     except SQLAlchemyError as error:
-        del os.environ[PROCESS_CONTEXT]
         reason = str(error).splitlines()[0]
         print(f"Skipping the connections in Airflow's database, which cannot be read: {reason}", file=sys.stderr)
         return discovery.candidates()

@@ -9,14 +9,13 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from airflow.cli.simple_table import AirflowConsole
 from airflow.configuration import AIRFLOW_HOME
-from airflow.utils import cli as cli_utils
 
 from airflow_provider_ray import local
+from airflow_provider_ray.compat.cli import AirflowConsole, action_cli
 
 
-@cli_utils.action_cli(check_db=False)
+@action_cli(check_db=False)
 def local_up(args: Namespace) -> None:
     """Start clusters on this host and print their connections."""
     tokens = [secrets.token_hex(32) for _ in range(args.count)] if args.token else []
@@ -28,7 +27,7 @@ def local_up(args: Namespace) -> None:
     print(_as_shell(clusters) if args.format == "env" else _as_json(clusters))
 
 
-@cli_utils.action_cli(check_db=False)
+@action_cli(check_db=False)
 def local_status(args: Namespace) -> None:
     """Show the clusters started from the directory."""
     rows = [
@@ -39,7 +38,7 @@ def local_status(args: Namespace) -> None:
     AirflowConsole().print_as(data=rows, output=args.output)
 
 
-@cli_utils.action_cli(check_db=False)
+@action_cli(check_db=False)
 def local_down(args: Namespace) -> None:
     """Stop the clusters started from the directory."""
     try:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from airflow.api_fastapi.app import get_auth_manager
 from airflow.configuration import conf
-from airflow.models import Connection, DagModel
-from airflow.utils.session import create_session
 from fastapi import HTTPException, Request, status
-from sqlalchemy import select
+
+from airflow_provider_ray.compat import server
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
@@ -26,22 +24,21 @@ def permitted_connections(conn_ids: Collection[str], user: BaseUser, method: Res
     :param user: the user.
     :param method: ``GET`` to read, ``PUT`` to edit.
     """
-    permitted: set[str] = set()
-    for team, ids in _by_team(conn_ids, Connection.get_conn_id_to_team_name_mapping(list(conn_ids))).items():
-        permitted |= get_auth_manager().filter_authorized_connections(
-            conn_ids=ids, user=user, method=method, team_name=team
-        )
-    return permitted
+    return _permitted("connections", conn_ids, user, method)
 
 
 def readable_dags(dag_ids: Collection[str], user: BaseUser) -> set[str]:
     """Those of some Dags that exist in this Airflow and the user may read."""
-    with create_session() as session:
-        known = set(session.scalars(select(DagModel.dag_id).where(DagModel.dag_id.in_(dag_ids))))
-    readable: set[str] = set()
-    for team, ids in _by_team(known, DagModel.get_dag_id_to_team_name_mapping(list(known))).items():
-        readable |= get_auth_manager().filter_authorized_dag_ids(dag_ids=ids, user=user, team_name=team)
-    return readable
+    return _permitted("dags", server.dags_that_exist(dag_ids), user, "GET")
+
+
+def _permitted(
+    kind: Literal["connections", "dags"], ids: Collection[str], user: BaseUser, method: ResourceMethod
+) -> set[str]:
+    permitted: set[str] = set()
+    for team, members in _by_team(ids, server.teams_of(kind, ids)).items():
+        permitted |= server.permitted(kind, members, user, method, team)
+    return permitted
 
 
 def _by_team(names: Collection[str], teams: Mapping[str, str | None]) -> Mapping[str | None, set[str]]:

@@ -11,21 +11,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
-from airflow.api_fastapi.core_api.security import (
-    GetUserDep,
-    get_user,
-    requires_access_connection,
-    requires_access_dag,
-    requires_access_view,
-)
-from airflow.api_fastapi.logging.decorators import action_logging
 from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.responses import FileResponse, PlainTextResponse
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayConfigError, RayError, RayNotFound
+from airflow_provider_ray.compat.server import (
+    AccessView,
+    DagAccessEntity,
+    GetUserDep,
+    action_logging,
+    get_user,
+    requires_access_connection,
+    requires_access_dag,
+    requires_access_view,
+)
 from airflow_provider_ray.page.access import permitted_connections, readable_dags, requires_own_page
 from airflow_provider_ray.page.answers import cluster_answer, stamped_dags, task_answer
 from airflow_provider_ray.page.faults import in_words

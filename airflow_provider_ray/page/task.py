@@ -6,15 +6,10 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow.models.renderedtifields import RenderedTaskInstanceFields
-from airflow.models.task_state_store import TaskStateStoreModel
-from airflow.models.xcom import XComModel
-from airflow.utils.session import create_session
-from sqlalchemy import select
-
+from airflow_provider_ray.compat import server
 from airflow_provider_ray.jobs.memory import STATE_KEY, SUBMISSION_ID_KEY, stamps
 from airflow_provider_ray.links import PICTURE_KEY
 
@@ -44,16 +39,16 @@ def job_of(task: Task) -> tuple[str, str] | None:
 
     They come from what the task remembers of its job, else from its arguments and XComs, else from its return value.
     """
-    remembered = _json(_column(TaskStateStoreModel.value, TaskStateStoreModel, task, STATE_KEY))
-    given = _json(_column(RenderedTaskInstanceFields.rendered_fields, RenderedTaskInstanceFields, task))
+    remembered = _json(server.task_state(STATE_KEY, **asdict(task)))
+    given = _json(server.rendered_fields(**asdict(task)))
     if job := _job(remembered) or _job({**given, **_said(task)}):
         return job
     # The return value of a task without a cluster may be large, and is not ours to read.
-    return _job(_json(_xcom(task, "return_value"))) if "conn_id" in given else None
+    return _job(_json(server.stored_xcom("return_value", **asdict(task)))) if "conn_id" in given else None
 
 
 def _said(task: Task) -> Mapping[str, Any]:
-    submission_id = _plain(_xcom(task, SUBMISSION_ID_KEY))
+    submission_id = _plain(server.stored_xcom(SUBMISSION_ID_KEY, **asdict(task)))
     return {} if submission_id is None else {"submission_id": submission_id}
 
 
@@ -64,7 +59,7 @@ def _job(known: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def picture_of(task: Task) -> bytes | str:
     """The PNG of a task, or why there is none."""
-    stored = _plain(_xcom(task, PICTURE_KEY))
+    stored = _plain(server.stored_xcom(PICTURE_KEY, **asdict(task)))
     if stored is None:
         return f"This task instance has no XCom {PICTURE_KEY!r}."
     if len(stored) > PICTURE_LIMIT_BYTES * 4 // 3 + 4:
@@ -76,22 +71,6 @@ def picture_of(task: Task) -> bytes | str:
     if not picture.startswith(PNG_SIGNATURE):
         return f"The XCom {PICTURE_KEY!r} is not a base64-encoded PNG; a custom XCom backend may store it elsewhere."
     return picture
-
-
-def _xcom(task: Task, key: str) -> Any:
-    """The value in the database: an XCom backend could read files, and deserializing could create any object."""
-    return _column(XComModel.value, XComModel, task, key)
-
-
-def _column(column: Any, model: Any, task: Task, key: str | None = None) -> Any:
-    rows = select(column).where(
-        model.dag_id == task.dag_id,
-        model.run_id == task.run_id,
-        model.task_id == task.task_id,
-        model.map_index == task.map_index,
-    )
-    with create_session() as session:
-        return session.scalar(rows if key is None else rows.where(model.key == key))
 
 
 def _json(value: Any) -> Mapping[str, Any]:
