@@ -223,8 +223,8 @@ def test_one_cluster_in_every_form(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool, given: Any
 ) -> None:
     connect(monkeypatch, "fake", dashboard, extra={"labels": "place=here"})
-    application = dashboard.deploy("demo", "/demo", {"ok": True}, status="DEPLOYING")
-    threading.Timer(0.3, lambda: setattr(application, "status", "RUNNING")).start()
+    dashboard.deploy("demo", "/demo", {"ok": True})
+    dashboard.fail(404, path="/-/routes")
     assert run(operator(conn_id=given, deferrable=deferrable), context) == {"ok": True}
 
 
