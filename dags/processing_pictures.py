@@ -1,4 +1,4 @@
-"""The merged result of the processing job as a picture, reachable from its task by the link "Ray plots"."""
+"""The merged result of the processing job as a picture, which the link "Ray plots" of its task opens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 STATISTICS = ("seed", "name", "priority", "length")
 COLUMNS = 2
 CLUSTER_INCHES = (8.0, 7.0)
-# More would make a picture that no browser shows in full.
+# Browsers cannot show a larger picture in full.
 CLUSTERS_DRAWN = 20
 
 
 class DrawSummaries(BaseOperator):
-    """Draw what ``ray_fan_out`` merged: how the work was shared, and the summaries of each cluster.
+    """Draw the merged result of ``ray_fan_out``: how the work was divided, and the summaries of each cluster.
 
-    The picture is in the XCom ``ray_picture``, as base64 of a PNG: the API server, which shows it, need not share a
-    file system with the worker that draws.
+    The picture is stored in the XCom ``ray_picture`` as a base64-encoded PNG, because the API server that shows it need
+    not share a file system with the worker that draws it.
 
     :param merged: XCom of ``merge``. (templated)
     """
@@ -44,7 +44,7 @@ class DrawSummaries(BaseOperator):
 
 
 def draw(merged: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
-    """A PNG: the share planned against the time taken of all clusters, and four scatter plots for each.
+    """A PNG that compares the planned share of each cluster with the time taken, and has four plots for each cluster.
 
     :param merged: result of a fan-out by connection id.
     """
@@ -55,7 +55,7 @@ def draw(merged: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
     rows = 1 + -(-len(drawn) // COLUMNS)
     width, height = CLUSTER_INCHES
     figure = Figure(figsize=(COLUMNS * width, rows * height), layout="constrained")
-    left_out = f", {len(drawn)} of {len(parts)} clusters drawn" if len(parts) > len(drawn) else ""
+    left_out = f", {len(drawn)} of {len(parts)} clusters shown" if len(parts) > len(drawn) else ""
     figure.suptitle(f"{title}{left_out}", fontsize=16)
     overview, *fields = figure.subfigures(rows, 1, squeeze=False).flat
     _overview(overview, merged)
@@ -68,7 +68,7 @@ def draw(merged: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
 
 
 def _parts(merged: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """What each cluster did, for itself and in place of others."""
+    """What each cluster did, both its own work and work that it took over."""
     parts = {}
     for conn_id, result in merged.items():
         parts[conn_id] = result
@@ -78,11 +78,11 @@ def _parts(merged: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, An
 
 
 def _overview(place: SubFigure, merged: Mapping[str, Mapping[str, Any]]) -> None:
-    """The share planned beside the time taken, a row for each cluster, the first one on top."""
+    """The planned share next to the time taken, one row per cluster, in order from the top."""
     parts = _parts(merged)
     names = [name if part["status"] == "SUCCEEDED" else f"{name}: {part['status']}" for name, part in parts.items()]
     columns = {
-        "share of the work planned (%)": [100 * part["share"] for part in parts.values()],
+        "planned share of the work (%)": [100 * part["share"] for part in parts.values()],
         "time taken (s)": [part["seconds"] or 0.0 for part in parts.values()],
     }
     for axes, (title, values) in zip(place.subplots(1, 2, sharey=True), columns.items(), strict=True):
@@ -95,7 +95,7 @@ def _overview(place: SubFigure, merged: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def _summaries(place: SubFigure, name: str, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Mean against variance of each statistic, one colour per summary."""
+    """Mean against variance for each statistic, one colour per summary."""
     place.suptitle(name, fontsize=14)
     for axes, statistic in zip(place.subplots(2, 2).flat, STATISTICS, strict=True):
         axes.scatter(

@@ -1,4 +1,4 @@
-"""The processing job over several clusters, as the Dags of this folder share it."""
+"""The processing job on several clusters: what the Dags in this folder share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from airflow.sdk import Param, XComArg
 from processing_pictures import DrawSummaries
 
-from airflow_provider_ray.fan_out import ray_fan_out
-from airflow_provider_ray.fan_out.plan import Shard
+from airflow_provider_ray.fan_out import Shard, ray_fan_out
 
 JOB = Path(__file__).resolve().parent.parent / "ray_jobs" / "processing"
 CLUSTERS = ["ray_local_1", "ray_local_2", "ray_local_3"]
@@ -18,8 +17,8 @@ HOUR = 3600
 
 
 def params() -> dict[str, Param]:
-    """The form of the Dags; defaults are a run of some seconds."""
-    # Params without a section are in the part of the form that is open at first.
+    """The trigger form of the Dags. A run with the defaults takes a few seconds."""
+    # Params without a section are in the part of the form that is open initially.
     dividing, shape, serving = "Dividing", "Batches and parallelism", "Serving"
     return {
         "clusters": Param(
@@ -30,17 +29,17 @@ def params() -> dict[str, Param]:
             items={"type": "string"},
             examples=CLUSTERS,
             title="Clusters",
-            description="Connections of type ray.",
+            description="Ids of connections of type ray.",
         ),
-        "amount": _count(1000, "Amount", "Tuples to process, all clusters together."),
-        "offset": _count(0, "Offset", "Number of the first tuple.", minimum=0),
+        "amount": _count(1000, "Amount", "Number of tuples to process, across all clusters."),
+        "offset": _count(0, "Offset", "Index of the first tuple.", minimum=0),
         "lengths": Param(
             [2, 3, 4, 5, 6, 7],
             type="array",
             minItems=1,
             items={"type": "integer", "minimum": 1},
             title="Lengths",
-            description="Name lengths to draw from.",
+            description="Lengths of file names to choose from.",
         ),
         "extensions": Param(
             ["txt", "py", "md", "ipynb", "yaml", "sh"],
@@ -48,51 +47,53 @@ def params() -> dict[str, Param]:
             minItems=1,
             items={"type": "string"},
             title="Extensions",
-            description="Name extensions to draw from, one per line.",
+            description="File extensions to choose from, one per line.",
         ),
         "priority": Param(
             {"txt": 1, "py": 2, "md": 3, "ipynb": 4, "yaml": 5, "sh": 6},
             type="object",
             title="Priority",
-            description="A number for each extension; tuples are sorted by it.",
+            description="A number for each extension, by which tuples are sorted.",
         ),
         "weights": Param(
             {"CPU": 1},
             type=["null", "object"],
             title="Weights",
-            description="How much each resource of a cluster counts when the work is divided, such as"
-            ' {"CPU": 0.6, "memory": 0.2, "GPU": 0.2}; empty for equal shares.',
+            description="How much each resource of a cluster counts when the work is divided, for example"
+            ' {"CPU": 0.6, "memory": 0.2, "GPU": 0.2}. Leave empty for equal shares.',
             section=dividing,
         ),
         "policy": Param(
             "all",
             type=["string", "integer"],
             title="Policy",
-            description="Which clusters have to succeed: all, any, or a number of them.",
+            description="How many clusters have to succeed: all, any, or a number.",
             section=dividing,
         ),
-        "workers": _count(2, "Workers", "Preprocess tasks per cluster.", shape),
+        "workers": _count(2, "Workers", "Preprocessing tasks per cluster.", shape),
         "actors": _count(2, "Actors", "Provider actors per cluster.", shape),
-        "tuple_batch": _count(5, "Tuple batch", "Tuples per mean and variance.", shape),
-        "stats_batch": _count(5, "Stats batch", "Means and variances per summary.", shape),
+        "tuple_batch": _count(5, "Tuple batch", "Number of tuples per mean and variance.", shape),
+        "stats_batch": _count(5, "Statistics batch", "Number of means and variances per summary.", shape),
         "serve_port": Param(
             None,
             type=["null", "integer"],
             minimum=1,
             maximum=65535,
             title="Serve port",
-            description="Port of Serve on the clusters; empty for the port of each connection's Serve address.",
+            description="Port of Ray Serve on the clusters. Leave empty to use the port in each connection.",
             section=serving,
         ),
-        "linger_seconds": _count(120, "Linger (s)", "Longest time that a job serves its output.", serving, minimum=0),
+        "linger_seconds": _count(
+            120, "Linger (s)", "Maximum time for which a job serves its output.", serving, minimum=0
+        ),
     }
 
 
 def job_parameters(shard: Shard, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The argument of ``parallel_processing.py`` for one cluster's range of tuples."""
+    """The argument of ``parallel_processing.py`` for the range of tuples of one cluster."""
     return {
         "process-parameters": {
-            # Each worker needs a tuple.
+            # Each worker needs at least one tuple.
             "worker-number": min(params["workers"], shard.amount),
             "actor-number": params["actors"],
         },
@@ -116,7 +117,7 @@ def job_parameters(shard: Shard, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fan_out(**options: Any) -> XComArg:
-    """All tasks of the pipeline; returns the merged answers.
+    """Make all tasks of the pipeline, and return the merged answers.
 
     :param options: further arguments of ``ray_fan_out``.
     """
@@ -129,7 +130,7 @@ def fan_out(**options: Any) -> XComArg:
         policy="{{ params.policy }}",
         job={"entrypoint": "python parallel_processing.py", "runtime_env": {"working_dir": str(JOB)}},
         parameters=job_parameters,
-        # Answers go through XCom: some MB are fine, more wants an XCom backend on object storage.
+        # Answers pass through XCom: a few MB are fine; larger answers need an XCom backend on object storage.
         collect={"path": "/output", "max_answer_bytes": 4 * 1024 * 1024, "timeout": HOUR},
         release={"path": "/release"},
         **options,

@@ -1,4 +1,4 @@
-"""The processing job over all Ray clusters, every night."""
+"""The processing job on all Ray clusters, every night."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from processing_pipeline import fan_out, params
     doc_md="""
     ### The nightly run
 
-    The pipeline of `ray_processing_fan_out` with the defaults of its form, every night at 03:00 UTC.
+    Runs the pipeline of `ray_processing_fan_out` with the defaults of its trigger form, every night at 03:00 UTC.
     """,
 )
 def ray_processing_scheduled() -> None:

@@ -1,4 +1,4 @@
-"""Fan the processing job out, and let clusters take over what a dead one leaves undone."""
+"""Fan the processing job out, and let other clusters take over the work of one that dies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from processing_pipeline import fan_out, params
     params=params(),
     tags=["ray", "fan-out"],
     doc_md="""
-    ### One job, several Ray clusters, one of which may die
+    ### One job, several Ray clusters, one of which may fail
 
-    The pipeline of `ray_processing_fan_out`. When a cluster becomes unavailable or loses its job, `replan` divides its
-    tuples over the clusters that succeeded, and each tuple is in the merged result once all the same.
+    Runs the pipeline of `ray_processing_fan_out`. When a cluster becomes unavailable or loses its job, `replan` divides
+    its tuples over the clusters that succeeded. Every tuple is still in the merged result exactly once.
     """,
 )
 def ray_processing_take_over() -> None:

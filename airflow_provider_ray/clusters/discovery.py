@@ -1,8 +1,8 @@
-"""Which connections of type ``ray`` there are, and which of them a selector means.
+"""Which connections of type ``ray`` exist, and which of them a selector matches.
 
-Airflow lets a task look up a connection by its id and does not tell it which there are (Airflow 3.3). So a worker
-knows of those in its environment and of those that the Airflow Variable ``ray_clusters`` names. Everything here
-blocks: it asks Airflow.
+A task can look up a connection by its id but cannot list connections (Airflow 3.3). A worker therefore knows the
+connections in its environment and those that the Airflow Variable ``ray_clusters`` names. Every function here blocks,
+because it asks Airflow.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ ENVIRONMENT = "AIRFLOW_CONN_"
 
 
 def candidates() -> list[str]:
-    """Ids of the connections that every process of Airflow can know of, sorted.
+    """Ids of the connections that any Airflow process can know, sorted.
 
-    They are those of type ``ray`` in ``AIRFLOW_CONN_...`` variables, and those that the Airflow Variable
-    ``ray_clusters`` names, a JSON list.
+    These are the connections of type ``ray`` in ``AIRFLOW_CONN_...`` environment variables, and those listed in the
+    Airflow Variable ``ray_clusters``, a JSON list.
 
-    :raises RayConfigError: when the Variable holds something else.
+    :raises RayConfigError: when the Variable holds anything else.
     """
     return sorted({*_in_environment(), *_in_variable()})
 
 
 def parse_selector(selector: str) -> dict[str, str]:
-    """Labels that a cluster must have.
+    """The labels that a selector requires.
 
     :param selector: such as ``site=hpc,gpu=true``.
-    :raises RayConfigError: when it is something else, or empty.
+    :raises RayConfigError: when it is empty or not a selector.
     """
     if not isinstance(selector, str) or not selector.strip():
         got = repr(selector) if selector else "nothing"
@@ -48,15 +48,16 @@ def parse_selector(selector: str) -> dict[str, str]:
     return parse_labels("selector", selector)
 
 
-def select(selector: str, conn_ids: Iterable[str] | None = None) -> list[str]:
-    """Ids of the clusters that have all labels of a selector, sorted.
+def select(selector: str, conn_ids: Iterable[str] | None = None, *, field: str = "clusters") -> list[str]:
+    """Ids of the clusters that have every label of a selector, sorted.
 
-    A connection whose labels cannot be read is left out, and the log says so; a connection with another fault is not,
-    so that the fault comes to light where the cluster is used.
+    A connection whose labels cannot be read is skipped with a warning. A connection with any other fault is kept, so
+    that the fault is reported where the cluster is used.
 
     :param selector: such as ``site=hpc,gpu=true``.
     :param conn_ids: connections to choose from; default: the :func:`candidates`.
-    :raises RayConfigError: when the selector is none, or no cluster has these labels.
+    :param field: what the author calls the clusters, for the error.
+    :raises RayConfigError: when this is not a selector, or no cluster has these labels.
     """
     wanted = parse_selector(selector)
     known = sorted(candidates() if conn_ids is None else conn_ids)
@@ -65,11 +66,11 @@ def select(selector: str, conn_ids: Iterable[str] | None = None) -> list[str]:
     if not chosen:
         unread = sorted(set(known) - set(labels))
         raise RayConfigError(
-            "clusters",
-            f"the selector {selector!r}, which none of {known} has"
+            field,
+            f"the selector {selector!r}, which matches none of {known}"
             + (f" (the labels of {unread} cannot be read, see the log)" if unread else ""),
-            f"labels of a connection; a task knows connections of type ray in {ENVIRONMENT}... variables and those "
-            f"that the Airflow Variable {VARIABLE} names, a JSON list of connection ids",
+            f"labels that a connection has; a task knows the connections of type ray in {ENVIRONMENT}... variables and "
+            f"those listed in the Airflow Variable {VARIABLE}, a JSON list of connection ids",
         )
     return chosen
 
@@ -77,7 +78,7 @@ def select(selector: str, conn_ids: Iterable[str] | None = None) -> list[str]:
 def all_conn_ids() -> list[str]:
     """The candidates and all connections of type ``ray`` in the metadata database, sorted.
 
-    For processes that have the database, which are the API server and the command line; a task has not.
+    Only for processes with access to the database, which are the API server and the command line.
 
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be read.
     :raises RayConfigError: see :func:`candidates`.
@@ -98,18 +99,18 @@ def _in_environment() -> Iterator[str]:
 
 
 def _type_of(name: str, value: str) -> str | None:
-    """Type of a connection as JSON or URI; nothing of what it says but that goes anywhere."""
+    """Type of a connection given as JSON or URI. Nothing else of its content leaves this function."""
     if not value.lstrip().startswith("{"):
         return value.strip().partition("://")[0].lower()
     try:
         return str(json.loads(value).get("conn_type"))
     except ValueError:
-        log.warning("The environment variable %s is not valid JSON, so it is no connection", name)
+        log.warning("Ignoring the environment variable %s: it is not valid JSON", name)
         return None
 
 
 def _in_variable() -> list[str]:
-    # Airflow 3.3 takes a Variable that is not the JSON that it was asked for as one that is not there.
+    # With deserialize_json=True, Airflow 3.3 returns the default for a Variable that is not valid JSON.
     text = Variable.get(VARIABLE, default=None)
     if text is None:
         return []
@@ -128,5 +129,5 @@ def _labels(conn_id: str) -> Mapping[str, str] | None:
     try:
         return RayHook(conn_id).get_labels()
     except (AirflowException, PermissionError, RayConfigError) as error:
-        log.warning("The connection %r is left out, its labels cannot be read: %s", conn_id, error)
+        log.warning("Skipping the connection %r: its labels cannot be read: %s", conn_id, error)
         return None

@@ -1,4 +1,4 @@
-"""Which of several clusters gets a job."""
+"""Which clusters an argument names, and which of them gets a job."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
 
-from airflow_provider_ray.clusters.rendered import list_of
+from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.labels import EXAMPLE, parse_labels
+from airflow_provider_ray.clusters.discovery import select
+from airflow_provider_ray.clusters.rendered import is_literal, list_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -17,56 +20,122 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.capacity import Capacity
     from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.errors import RayError
+    from airflow_provider_ray.clusters.rendered import Resolvable
     from airflow_provider_ray.hooks.ray import RayHook
+
+    # What :func:`resolve` accepts.
+    Clusters: TypeAlias = str | Sequence[str] | Resolvable
 
 log = logging.getLogger(__name__)
 
 RESOURCES = ("CPU", "GPU")
+CLUSTERS_EXPECTED = (
+    f"a connection id, a list of different ones, a text of them with commas, or a label selector such as {EXAMPLE}"
+)
 
 
-def connections(conn_id: Any, field: str = "conn_id") -> tuple[str, ...]:
-    """The connection ids that an author gave, one or a list of them, which may be a rendered template.
+def resolve(given: Any, field: str = "conn_id") -> list[str]:
+    """Connection ids of the clusters that an author named.
 
-    :param field: what the author calls them.
-    :raises RayConfigError: when there is none, one is no text, or one is there twice.
+    This is the one meaning of a cluster argument, in operators, sensors and fan-outs: a connection id, a list of them
+    (also the lazy XCom of a mapped task), a text with commas between them, a label selector such as
+    ``site=hpc,gpu=true``, or what a template of one of these has rendered to. A selector asks Airflow for connections,
+    so call this in a run only.
+
+    :param given: the argument.
+    :param field: name of the argument, for errors.
+    :raises RayConfigError: when it is none of these, when it names no cluster or one twice, or when no known cluster
+        has the labels.
     """
-    from airflow_provider_ray.client.errors import RayConfigError
+    named = _read(given, field)
+    return select(named, field=field) if isinstance(named, str) else named
 
-    expected = "a connection id or a list of different ones"
-    conn_id = list_of(conn_id)
-    if not isinstance(conn_id, str | Sequence):
-        raise RayConfigError(field, f"{conn_id!r} of type {type(conn_id).__name__}", expected)
-    given = (conn_id,) if isinstance(conn_id, str) else tuple(conn_id)
-    if not given:
-        raise RayConfigError(field, "an empty list", expected)
-    for number, each in enumerate(given):
-        if not isinstance(each, str) or not each:
-            raise RayConfigError(field, f"{each!r} at place {number + 1}", expected)
-        if each in given[:number]:
-            raise RayConfigError(field, f"{each!r} twice", expected)
-    return given
+
+def resolve_one(given: Any, field: str = "conn_id") -> str:
+    """Connection id of the one cluster that an author named, in any of the forms that :func:`resolve` accepts.
+
+    :raises RayConfigError: see :func:`resolve`; also when the argument stands for several clusters.
+    """
+    conn_ids = resolve(given, field)
+    _check_one(conn_ids, given, field)
+    return conn_ids[0]
+
+
+def check_clusters(given: Any, field: str = "conn_id", *, one: bool = False) -> int | None:
+    """Refuse in the Dag file a cluster argument that cannot work, as far as that is known there.
+
+    Airflow is not asked for anything: templates, XComs and the clusters that a selector stands for are left to the run.
+
+    :param given: the argument, see :func:`resolve`.
+    :param field: name of the argument, for errors.
+    :param one: exactly one cluster is needed.
+    :returns: how many clusters there are; None when only a run can tell.
+    :raises RayConfigError: when the argument cannot work.
+    """
+    if not is_literal(given):
+        return None
+    named = _read(given, field)
+    if isinstance(named, str):
+        return None
+    if one:
+        _check_one(named, given, field)
+    return len(named)
+
+
+def _read(given: Any, field: str) -> list[str] | str:
+    """Connection ids, or the selector that stands for them."""
+    given = list_of(given)
+    # Airflow allows neither = nor , in a connection id.
+    if isinstance(given, str) and "=" in given:
+        parse_labels(field, given)
+        return given
+    if isinstance(given, str):
+        named = [each.strip() for each in given.split(",") if each.strip()]
+    elif isinstance(given, Sequence):
+        named = list(given)
+    else:
+        raise RayConfigError(field, f"{given!r} of type {type(given).__name__}", CLUSTERS_EXPECTED)
+    _check_ids(named, given, field)
+    return named
+
+
+def _check_ids(named: Sequence[Any], given: Any, field: str) -> None:
+    if not named:
+        raise RayConfigError(field, repr(given) if isinstance(given, str) else "an empty list", CLUSTERS_EXPECTED)
+    for position, each in enumerate(named):
+        if not isinstance(each, str) or not each.strip() or "=" in each or "," in each:
+            raise RayConfigError(field, f"{each!r} at position {position + 1}", CLUSTERS_EXPECTED)
+        if each in named[:position]:
+            raise RayConfigError(field, f"{each!r} twice", CLUSTERS_EXPECTED)
+
+
+def _check_one(conn_ids: Sequence[str], given: Any, field: str) -> None:
+    if len(conn_ids) > 1:
+        meaning = f"{given!r}, which stands for {list(conn_ids)}" if isinstance(given, str) else repr(list(conn_ids))
+        raise RayConfigError(field, meaning, "exactly one cluster")
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse a strategy that does not exist.
+    """Refuse a strategy that does not exist; it is not a template, so call this in the Dag file.
 
-    :raises RayConfigError: see above.
+    :raises RayConfigError: naming the strategies there are.
     """
-    from airflow_provider_ray.client.errors import RayConfigError
-
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise RayConfigError("strategy", repr(strategy), f"one of {sorted(STRATEGIES)}")
 
 
 def choose(conn_ids: Sequence[str], strategy: str, context: Context, failed_on: Sequence[str] = ()) -> RayHook:
-    """The cluster for a new job. One that is the only one is not asked whether it is healthy.
+    """Choose the cluster for a new job. A single cluster is taken without asking whether it is healthy.
 
-    Healthy is what :mod:`airflow_provider_ray.client.clusters.health` calls so. All are asked at the same time, for ten
-    seconds at most; a connection that does not exist is an error.
+    Healthy is defined in :mod:`airflow_provider_ray.client.clusters.health`. All clusters are asked at the same time,
+    for at most ten seconds. A connection that does not exist is an error.
 
-    :param failed_on: connections whose cluster has failed the task, the latest last; others are chosen before them.
+    :param conn_ids: connections to choose from.
+    :param strategy: one of ``STRATEGIES``.
+    :param failed_on: connections whose clusters have failed the task, the latest one last; other clusters are
+        preferred to them.
     :raises AirflowNotFoundException: when a connection does not exist.
-    :raises RayConfigError: when a connection cannot work.
+    :raises RayConfigError: when a connection has a field that cannot work.
     :raises RayClusterUnavailable: when none of several clusters is healthy.
     """
     from airflow_provider_ray.hooks.ray import RayHook
@@ -77,7 +146,7 @@ def choose(conn_ids: Sequence[str], strategy: str, context: Context, failed_on: 
     if len(hooks) == 1:
         return hooks[0]
     healthy = _healthy(hooks, strategy)
-    # Of those that have failed, the one whose failure is the longest ago.
+    # If all of them have failed, take the one whose failure is the oldest.
     fresh = [conn_id for conn_id in healthy if conn_id not in failed_on] or [min(healthy, key=failed_on.index)]
     chosen = STRATEGIES[strategy](fresh, healthy, context)
     log.info("Chose %s of %s (%s)", chosen, ", ".join(conn_ids), strategy)
@@ -132,7 +201,7 @@ def _round_robin(conn_ids: Sequence[str], _: Mapping[str, Capacity | None], cont
 
 
 def _load(capacity: Capacity | None) -> tuple[float, ...]:
-    """What to compare clusters by, the least loaded first: free share in tenths, what waits, jobs; unknown is most."""
+    """Sort key, the least loaded cluster first: free share in tenths, waiting demands, jobs. Unknown counts as most."""
     if capacity is None:
         return (inf,)
     free = _free_share(capacity)
@@ -142,7 +211,7 @@ def _load(capacity: Capacity | None) -> tuple[float, ...]:
 
 
 def _free_share(capacity: Capacity) -> float | None:
-    """The free share of CPU or GPU, whichever is scarcer; None when it is not known."""
+    """The free share of CPU or GPU, whichever is scarcer; None when it is unknown."""
     free = capacity.free or {}
     has = [name for name in RESOURCES if capacity.total.get(name)]
     if not has or not all(name in free for name in has):

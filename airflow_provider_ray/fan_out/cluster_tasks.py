@@ -12,7 +12,7 @@ from airflow.sdk import get_current_context, task_group
 
 from airflow_provider_ray.fan_out import results
 from airflow_provider_ray.fan_out.plan import Shard
-from airflow_provider_ray.jobs.retry_policy import ray_retry_policy
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.operators.serve import RayServeOperator
 from airflow_provider_ray.sensors.job import RayJobSensor
@@ -20,113 +20,117 @@ from airflow_provider_ray.sensors.job import RayJobSensor
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, XComArg
 
-DAY = 86_400.0
-# Deferrals need a retry on Airflow 3.3.2, which fails some of them by itself; a retry finds its job again.
-PATIENT: Mapping[str, Any] = {
+    from airflow_provider_ray.fan_out.options import CallOptions, JobOptions
+    from airflow_provider_ray.fan_out.plan import PlannedShard
+
+DAY = timedelta(days=1)
+# Deferred tasks need retries, since Airflow 3.3.2 sometimes fails a deferral by itself; a retry finds its job again.
+RETRIES: Mapping[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(seconds=5),
-    "retry_policy": ray_retry_policy(delay=5),
+    "retry_policy": RayRetryPolicy(delay=5),
 }
 
 
 @dataclass(frozen=True)
-class Chain:
+class ClusterTasks:
     """The tasks of one cluster, mapped over shards.
 
-    :param job: fields of ``submit``.
-    :param collect: fields of ``collect``, None for no such task.
-    :param release: fields of ``release``, None for no such task.
-    :param default_args: of all of them.
+    :param job: arguments of ``submit``.
+    :param collect: arguments of ``collect``; None leaves the task out.
+    :param release: arguments of ``release``; None leaves the task out.
+    :param default_args: default arguments of all these tasks.
     """
 
-    job: Mapping[str, Any]
-    collect: Mapping[str, Any] | None
-    release: Mapping[str, Any] | None
+    job: JobOptions
+    collect: CallOptions | None
+    release: CallOptions | None
     default_args: Mapping[str, Any]
 
-    def over(self, shards: XComArg, group_id: str) -> Sequence[BaseOperator]:
-        """Map the chain over shards and return the tasks that decide what came of it."""
-        decisive: list[BaseOperator] = []
+    def map_over(self, shards: XComArg, group_id: str) -> Sequence[BaseOperator]:
+        """Map the tasks over shards, and return those that ``merge`` has to follow."""
+        last: list[BaseOperator] = []
 
         @task_group(group_id=group_id, default_args=dict(self.default_args))
         def on_cluster(conn_id: str, application: str, parameters: Any, shard: Any) -> None:
-            decisive.extend(self._tasks(conn_id, application, parameters))
+            last.extend(self._tasks(conn_id, application, parameters))
 
         on_cluster.expand_kwargs(shards)
-        return decisive
+        return last
 
-    def outcomes(self, group_id: str, planned: Sequence[Mapping[str, Any]]) -> list[tuple[Shard, dict[str, Any]]]:
-        """What came of each shard that the chain was mapped over in this task group."""
+    def outcomes(self, group_id: str, planned: Sequence[PlannedShard]) -> list[tuple[Shard, results.ShardResult]]:
+        """The outcome of each shard that the tasks of this group were mapped over."""
         context = get_current_context()
         siblings = context["ti"].task_id.rpartition(".")[0]
         shards = [Shard(**each["shard"]) for each in planned]
-        chains = results.Chains(context, f"{siblings}.{group_id}", serves=self.collect is not None)
-        return [(shard, chains.outcome(index, shard)) for index, shard in enumerate(shards)]
+        found = results.MappedTasks(context, f"{siblings}.{group_id}", serves=self.collect is not None)
+        return [(shard, found.outcome(index, shard)) for index, shard in enumerate(shards)]
 
     def _tasks(self, conn_id: Any, application: Any, parameters: Any) -> list[BaseOperator]:
         """Make the tasks, and return those that ``merge`` has to follow.
 
-        Airflow fails the run for a failed task that nothing but teardowns follow, and does not let ``merge``, which
-        runs whatever came before, follow a setup.
+        Airflow fails the run for a failed task that only teardowns follow, and does not let ``merge``, which runs
+        whatever the outcome, follow a setup.
         """
         submit = partial(RaySubmitJobOperator, task_id="submit", conn_id=conn_id, parameters=parameters)
         wait = partial(RayJobSensor, task_id="wait", conn_id=conn_id, deferrable=True, poke_interval=5, timeout=DAY)
         job = _noted(self.job)
         if self.collect is None:
-            # The job belongs to submit as long as it runs; wait adds how long that took.
+            # The job belongs to submit while it runs; wait adds how long it took.
             submitted: BaseOperator = submit(**{"deferrable": True, **job})
-            return [submitted, self._followed(submitted, wait)]
+            waited: BaseOperator = wait(submission_id=_id_of(submitted))
+            submitted >> waited
+            return [submitted, waited]
         return self._serving(submit(wait_for_completion=False, **job), wait, conn_id, application)
 
     def _serving(
         self, submitted: BaseOperator, wait: partial[RayJobSensor], conn_id: Any, application: Any
     ) -> list[BaseOperator]:
-        """Take the answer of a job that serves it, and let the job go.
+        """Take the answer of a job that serves it, and release the job.
 
         ``release`` and ``wait`` are teardowns of ``submit``: they follow every submitted job, so that none is left
-        behind when ``collect`` fails or somebody fails the run.
+        behind when ``collect`` fails or the run is marked failed.
         """
-        job: Any = submitted.output
-        serve = partial(RayServeOperator, conn_id=conn_id, application=application, submission_id=job["submission_id"])
-        waiting = {"deferrable": True, "poll_interval": 2, "timeout": DAY}
+        submission_id = _id_of(submitted)
+        serve = partial(RayServeOperator, conn_id=conn_id, application=application, submission_id=submission_id)
+        waiting: dict[str, Any] = {"deferrable": True, "poll_interval": 2, "timeout": DAY}
         collect = last = serve(task_id="collect", **{**waiting, **_noted(self.collect or {})})
         submitted >> collect
         if self.release is not None:
-            calling = {"method": "POST", "timeout": 60, "retries": 0}
+            calling: dict[str, Any] = {"method": "POST", "timeout": 60, "retries": 0}
             last = serve(task_id="release", **{**calling, **self.release}).as_teardown(setups=submitted)
             collect >> last
-        waited = wait(submission_id=job["submission_id"], fetch_logs=True).as_teardown(setups=submitted)
+        waited = wait(submission_id=submission_id, fetch_logs=True).as_teardown(setups=submitted)
         last >> waited
         return [collect, waited]
 
-    @staticmethod
-    def _followed(submitted: BaseOperator, wait: partial[RayJobSensor]) -> BaseOperator:
-        job: Any = submitted.output
-        waited = wait(submission_id=job["submission_id"])
-        submitted >> waited
-        return waited
 
+def cluster_task_defaults(*, retry_cluster_faults: bool) -> dict[str, Any]:
+    """Default arguments of the cluster tasks, which the author may override.
 
-def chain_defaults(*, patient: bool) -> dict[str, Any]:
-    """Arguments of a chain's tasks unless the author has others.
-
-    :param patient: try again when a cluster is unavailable, though the two minutes that a task waits are over.
+    :param retry_cluster_faults: retry when a cluster is still unavailable after the two minutes that each task waits,
+        or has lost the job.
     """
     return {
-        **PATIENT,
-        "retry_policy": ray_retry_policy(delay=5, cluster_faults=patient),
+        **RETRIES,
+        "retry_policy": RayRetryPolicy(delay=5, cluster_faults=retry_cluster_faults),
         # What the UI calls a mapped task instead of its number.
         "map_index_template": "{{ task.conn_id }}",
     }
 
 
 def with_note(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """With the callback that tells ``merge`` why a task failed, before the author's own."""
+    """Add the callback that tells ``merge`` why a task failed, ahead of the author's own callbacks."""
     own = fields.get("on_failure_callback") or []
     callbacks = [results.note_fault, *(own if isinstance(own, list | tuple) else [own])]
     return {**fields, "on_failure_callback": callbacks}
 
 
 def _noted(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Fields that replace the callback of the default arguments keep ours."""
+    """Keep our callback in arguments that override that of the default arguments."""
     return with_note(fields) if "on_failure_callback" in fields else fields
+
+
+def _id_of(submitted: BaseOperator) -> Any:
+    job: Any = submitted.output
+    return job["submission_id"]

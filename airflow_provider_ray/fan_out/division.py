@@ -1,7 +1,7 @@
-"""Work divided over clusters by what they can do: pure arithmetic, the same result for the same input.
+"""Dividing work over clusters by what they can do: pure arithmetic, the same result for the same input.
 
-Two forms: a range of numbers, of which each cluster gets a piece (nothing but offset and amount is shipped), and items
-with a size. Each number and each item goes to exactly one cluster.
+Work is either a range of numbers, of which each cluster gets a piece (only offset and amount are sent), or a list of
+items with sizes. Each number and each item goes to exactly one cluster.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from airflow_provider_ray.client.errors import RayConfigError
 
 T = TypeVar("T")
 
-# What every Ray cluster may have; any other resource has to be known to one of the clusters.
+# Resources that any Ray cluster may have; at least one of the clusters has to know any other resource.
 COMMON_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A range of numbers: ``amount`` of them from ``offset`` on."""
+    """A range of ``amount`` numbers that starts at ``offset``."""
 
     offset: int
     amount: int
 
 
 def check_weights(weights: Any) -> None:
-    """Refuse weights that cannot divide anything.
+    """Refuse weights that nothing can be divided by.
 
     :param weights: how much each resource counts, such as ``{"CPU": 0.6, "memory": 0.2, "GPU": 0.2}``.
     :raises RayConfigError: naming the weight.
@@ -48,14 +48,14 @@ def check_weights(weights: Any) -> None:
 def weighted_shares(
     resources: Sequence[Mapping[str, float]], weights: Mapping[str, float], known: Sequence[Mapping[str, float]] = ()
 ) -> list[float]:
-    """The share of each cluster in the work; they sum to 1, or all are 0 when no cluster has anything of the resources.
+    """The share of each cluster in the work. They add up to 1; all are 0 when no cluster has any of the resources.
 
-    Each resource is divided by that of the cluster which has most of it, weighted and summed; so a resource counts by
-    its weight, whatever its unit.
+    The amount of each resource is divided by that of the cluster that has most of it, weighted, and added up. A
+    resource therefore counts by its weight, whatever its unit.
 
-    :param resources: what each cluster offers: CPU and GPU in numbers, memory in bytes.
-    :param weights: how much each resource counts; it need not sum to 1.
-    :param known: further resources that count as known, though nothing of them is offered.
+    :param resources: what each cluster offers: the number of CPUs and GPUs, memory in bytes.
+    :param weights: how much each resource counts; the weights need not add up to 1.
+    :param known: other resources that the clusters have but do not offer now; their names are valid in weights.
     :raises RayConfigError: when the weights cannot work, or name a resource that no cluster knows.
     """
     check_weights(weights)
@@ -72,12 +72,12 @@ def weighted_shares(
 
 
 def divide_range(amount: int, shares: Sequence[float], offset: int = 0) -> list[Piece]:
-    """Cut a range into one piece per cluster, in their order, as long as their shares say.
+    """Cut a range into one piece per cluster, in order and in proportion to their shares.
 
-    What rounding leaves over goes to the largest remainders, on a tie to the earlier cluster.
+    What is left over by rounding goes to the clusters with the largest remainders, and in a tie to the earlier cluster.
 
     :param amount: how many numbers.
-    :param shares: of each cluster, at least 0; a share of 0 gets nothing.
+    :param shares: share of each cluster, at least 0; a cluster with a share of 0 gets nothing.
     :param offset: the first number.
     :raises RayConfigError: when the amount or the offset is not a whole number of at least 0, or all shares are 0.
     """
@@ -85,7 +85,7 @@ def divide_range(amount: int, shares: Sequence[float], offset: int = 0) -> list[
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise RayConfigError(name, repr(value), "a whole number of at least 0")
     _check_shares(shares)
-    # Fractions: rounded floats would lose or double some of a large amount.
+    # Rounded floats would lose or duplicate numbers of a large range; fractions are exact.
     total = sum(map(Fraction, shares))
     exact = [amount * Fraction(share) / total for share in shares]
     amounts = [math.floor(each) for each in exact]
@@ -100,16 +100,16 @@ def divide_range(amount: int, shares: Sequence[float], offset: int = 0) -> list[
 
 
 def divide_items(items: Sequence[T], sizes: Sequence[float], shares: Sequence[float]) -> list[list[T]]:
-    """Give each item to one cluster: heaviest first, to the one whose load is then lowest relative to its share.
+    """Give each item to one cluster: largest first, to the cluster whose load is then lowest relative to its share.
 
-    The load counts with the item, so that a small cluster does not get a heavy item because it is still empty (list
-    scheduling by longest processing time, on machines of different speed). Ties go to the earlier item and cluster;
-    what a cluster gets is in the order of ``items``.
+    The load includes the item, so that a small cluster does not get a large item merely because it is still empty
+    (this is list scheduling by longest processing time, on machines of different speeds). In a tie, the earlier item
+    or cluster comes first. Each cluster's items keep the order of ``items``.
 
-    :param items: anything.
-    :param sizes: of each item, at least 0; the unit does not matter.
-    :param shares: of each cluster, at least 0; a share of 0 gets nothing.
-    :raises RayConfigError: when a size cannot work, or all shares are 0.
+    :param items: values of any kind.
+    :param sizes: size of each item, at least 0, in any unit.
+    :param shares: share of each cluster, at least 0; a cluster with a share of 0 gets nothing.
+    :raises RayConfigError: when a size is not a number of at least 0, or all shares are 0.
     """
     if len(items) != len(sizes):
         raise RayConfigError("sizes", f"{len(sizes)} of them", f"one for each of the {len(items)} items")
@@ -133,5 +133,5 @@ def _check_shares(shares: Sequence[float]) -> None:
 
 
 def _is_amount(value: Any) -> bool:
-    # No integer beyond what a float can hold: it would be added to floats.
+    # Larger integers than a float can hold are refused, because they are added to floats.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max

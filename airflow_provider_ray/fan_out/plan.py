@@ -1,4 +1,4 @@
-"""Which cluster gets which part of the work: what the first task of a fan-out does, and the one that redistributes."""
+"""Which cluster gets which part of the work: the tasks ``plan`` and ``replan`` of a fan-out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayConfigError, RayError
-from airflow_provider_ray.clusters.rendered import list_of, value_of
-from airflow_provider_ray.clusters.selection import connections
+from airflow_provider_ray.clusters.rendered import value_of
 from airflow_provider_ray.fan_out.division import divide_items, divide_range, weighted_shares
 from airflow_provider_ray.fan_out.results import without_secrets
 from airflow_provider_ray.hooks.ray import RayHook
@@ -35,13 +34,13 @@ class Shard:
     """One cluster's part of the work.
 
     :param conn_id: connection of the cluster.
-    :param application: a name for the Serve application of the job, its own in every run.
+    :param application: a name for the job's Serve application, different in every run.
     :param serve_port: port at which the connection expects Serve.
-    :param share: part of the whole work, from 0 to 1.
+    :param share: part of the total work, from 0 to 1.
     :param offset: first number of the range; None for items.
     :param amount: how many numbers or items.
     :param items: the items; None for a range.
-    :param taken_over_from: the cluster that had the work before.
+    :param taken_over_from: connection of the cluster that had the work before; None for a cluster's own work.
     """
 
     conn_id: str
@@ -57,14 +56,40 @@ class Shard:
 Parameters = Callable[[Shard, Mapping[str, Any]], Any]
 
 
+class PlannedShard(TypedDict):
+    """What the tasks of one cluster are mapped over: an entry in the XCom of ``plan`` and ``replan``.
+
+    :param conn_id: connection of the cluster.
+    :param application: name of the job's Serve application.
+    :param parameters: the job's argument.
+    :param shard: the :class:`Shard` as a dict.
+    """
+
+    conn_id: str
+    application: str
+    parameters: Any
+    shard: dict[str, Any]
+
+
+class WithoutWork(TypedDict):
+    """Clusters that got no work.
+
+    :param idle: connections of those that have nothing of what the work is divided by.
+    :param unavailable: why the others could not be asked, by connection id.
+    """
+
+    idle: list[str]
+    unavailable: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What is to be divided: a range of numbers, or items.
 
     :param amount: how many numbers.
     :param offset: the first number.
-    :param items: instead of an amount: anything that JSON can carry.
-    :param sizes: of each item, None when all weigh the same.
+    :param items: instead of an amount, a list of values that JSON can hold.
+    :param sizes: a size for each item; None when all count the same.
     """
 
     amount: Any = None
@@ -74,9 +99,9 @@ class Work:
 
     @classmethod
     def given(cls, amount: Any, offset: Any, items: Any, sizes: Any) -> Work:
-        """The work as an author gave it, perhaps as rendered texts.
+        """The work as the author gave it; the values may be rendered templates.
 
-        :raises RayConfigError: when it is neither a range nor items.
+        :raises RayConfigError: when it is neither a range nor a list of items.
         """
         amount, items, sizes = value_of(amount), value_of(items), value_of(sizes)
         if (amount is None) == (items is None):
@@ -85,11 +110,14 @@ class Work:
             raise RayConfigError("amount", repr(amount), "a whole number of at least 1")
         for name, value in (("items", items), ("sizes", sizes)):
             if value is not None and (isinstance(value, str) or not isinstance(value, Sequence) or not value):
-                raise RayConfigError(name, repr(value)[:200], "a list of at least one")
+                raise RayConfigError(name, repr(value)[:200], "a list with at least one element")
         return cls(amount=amount, offset=value_of(offset), items=items, sizes=sizes)
 
     def divide(self, shares: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-        """The fields of a shard for each cluster that gets something."""
+        """Fields of the shard of each cluster that gets work.
+
+        :param shares: the share of each cluster, by connection id.
+        """
         if self.items is None:
             parts = [asdict(piece) for piece in divide_range(self.amount, list(shares.values()), self.offset)]
         else:
@@ -101,25 +129,11 @@ class Work:
         return {conn_id: part for conn_id, part in zip(shares, parts, strict=True) if part["amount"]}
 
 
-def resolve(clusters: Any) -> list[str]:
-    """Connection ids from what an author, a Param or an XCom says.
-
-    :param clusters: a list of ids, a text with one or more ids and commas, a rendered list, or a label selector such as
-        ``site=hpc,gpu=true``.
-    :raises RayConfigError: when there is none, one twice, or something else than texts.
-    """
-    from airflow_provider_ray.clusters.discovery import select
-
-    given = list_of(clusters)
-    if isinstance(given, str):
-        given = select(given) if "=" in given else [each.strip() for each in given.split(",") if each.strip()]
-    return list(connections(given, field="clusters"))
-
-
 class Survey:
-    """What the clusters of a fan-out are and have.
+    """What the clusters of a fan-out have; all are asked at the same time.
 
-    :param clusters: configurations by connection id.
+    :param clusters: connection ids.
+    :raises RayError: when a cluster cannot be used, for a reason that waiting does not change.
     """
 
     def __init__(self, clusters: Sequence[str]) -> None:
@@ -144,7 +158,9 @@ class Survey:
         """The share of each cluster that answers.
 
         :param weights: how much each resource counts; None for equal shares.
-        :param capacity: ``free`` or ``total``.
+        :param capacity: divide by ``free`` or ``total`` resources.
+        :raises RayClusterUnavailable: when no cluster answers.
+        :raises RayConfigError: when the weights cannot work.
         """
         if not self.capacities:
             self.raise_fault()
@@ -155,17 +171,18 @@ class Survey:
         free = [each.free or {} for each in self.capacities.values()]
         shares = weighted_shares(free if capacity == "free" else totals, weights, known=totals)
         if not any(shares):
-            log.warning("No cluster is known to have anything free; the work is divided by what they have in all")
+            log.warning("No cluster reports free resources; dividing the work by their total resources")
             shares = weighted_shares(totals, weights)
         if not any(shares):
             raise RayConfigError("weights", repr(dict(weights)), "a resource that at least one of the clusters has")
         return dict(zip(self.capacities, shares, strict=True))
 
     def check(self, *, allow_same_cluster: bool, serving: bool) -> None:
-        """Refuse connections that lead to the same cluster, and clusters that would answer for each other.
+        """Refuse connections that lead to the same cluster, and clusters that could answer for each other.
 
-        :param serving: the jobs are going to serve.
-        :raises RayConfigError: naming them.
+        :param allow_same_cluster: accept connections that lead to the same cluster.
+        :param serving: the jobs serve their answers.
+        :raises RayConfigError: naming the connections.
         """
         sessions = {conn_id: capacity.session_name for conn_id, capacity in self.capacities.items()}
         for session, same in _grouped(sessions).items():
@@ -176,24 +193,24 @@ class Survey:
         for address, same in _grouped(addresses).items():
             if len({sessions[conn_id] for conn_id in same}) > 1:
                 got = f"{same}, whose Serve is expected at the same address {address}"
-                raise RayConfigError("clusters", got, "a Serve port of its own for each cluster (serve_url)")
+                raise RayConfigError("clusters", got, "a different Serve address for each cluster (serve_url)")
 
     def raise_fault(self) -> None:
-        """Raise why a cluster could not be asked, if there is one."""
+        """Raise the reason why a cluster could not be asked, if there is such a cluster."""
         for fault in self.faults.values():
             raise fault
 
-    def without_work(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        """Clusters that got nothing: the idle ones, and why the others could not be asked."""
+    def without_work(self, shards: Sequence[Shard]) -> WithoutWork:
+        """Clusters that got no work."""
         busy = {shard.conn_id for shard in shards}
         return {
             "idle": [conn_id for conn_id in self.capacities if conn_id not in busy],
-            "away": {conn_id: without_secrets(fault) for conn_id, fault in self.faults.items()},
+            "unavailable": {conn_id: without_secrets(fault) for conn_id, fault in self.faults.items()},
         }
 
 
 def plan_shards(work: Work, survey: Survey, shares: Mapping[str, float]) -> list[Shard]:
-    """The shards of a fan-out, one for each cluster that gets something."""
+    """The shards of a fan-out, one for each cluster that gets work."""
     total = sum(shares.values())
     return [
         Shard(
@@ -208,9 +225,11 @@ def plan_shards(work: Work, survey: Survey, shares: Mapping[str, float]) -> list
 
 
 def replan_shards(dead: Shard, survey: Survey, shares: Mapping[str, float]) -> list[Shard]:
-    """The shards into which a dead cluster's shard is divided anew.
+    """Divide the shard of a dead cluster again.
 
-    :param shares: of the clusters that take it over.
+    :param dead: the shard.
+    :param survey: the clusters that take it over.
+    :param shares: their shares.
     """
     work = Work(amount=dead.amount if dead.items is None else None, offset=dead.offset or 0, items=dead.items)
     return [
@@ -220,9 +239,9 @@ def replan_shards(dead: Shard, survey: Survey, shares: Mapping[str, float]) -> l
 
 
 def give_up_job(conn_id: str, submission_id: str | None) -> None:
-    """See that the job of a dead shard is stopped or lost, before others do its work.
+    """Stop the job of a dead shard before other clusters do its work; a job that cannot be reached counts as lost.
 
-    :raises RayJobStopping: when it was told to stop and has not ended.
+    :raises RayJobStopping: when the job has been asked to stop and has not ended.
     """
     from airflow_provider_ray.client.errors import RayJobStopping
     from airflow_provider_ray.client.jobs.waiting import stop_job
@@ -233,7 +252,7 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
     try:
         job = RayHook(conn_id).run(lambda client: stop_job(client, submission_id, within=pacing.LOST_STOP_SECONDS))
     except RayError as error:
-        log.warning("Ray job %s on %s counts as lost; it could not be told to stop: %s", submission_id, conn_id, error)
+        log.warning("Ray job %s on %s could not be stopped and counts as lost: %s", submission_id, conn_id, error)
         return
     log_stopped(log, conn_id, submission_id, job)
     if job is not None and not is_terminal(job.status):
@@ -241,7 +260,7 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
 
 
 def _serve_address(config: ClusterConfig) -> str:
-    """Where Serve is expected. A gateway may lead to several clusters, by their paths."""
+    """Where Serve is expected. One gateway may lead to several clusters, under different paths."""
     if config.serve_url is None:
         return f"{urlsplit(config.url).hostname}:{config.serve_port}"
     given = urlsplit(config.serve_url)

@@ -1,9 +1,9 @@
-"""What came of a fan-out: the chains' states and XComs, put together by cluster."""
+"""The results of a fan-out: states and XComs of the cluster tasks, put together by cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.sdk import TaskInstanceState
 from airflow.sdk.log import redact  # type: ignore[attr-defined]  # Airflow 3.3 does not say that it exports it
@@ -16,15 +16,70 @@ if TYPE_CHECKING:
 
     from airflow_provider_ray.fan_out.plan import Shard
 
-# XCom of a task that failed for good.
+# XCom of a task that has failed for good.
 FAULT_KEY = "ray_fault"
 FAULT_CHARACTERS = 2000
 # The other statuses of a cluster in the result are those of a job.
 NO_WORK = "NO_WORK"
 
 
+class Fault(TypedDict):
+    """Why a shard has failed.
+
+    :param task: the task that failed, such as ``submit``.
+    :param error_type: name of the exception's class; None when it is unknown.
+    :param message: text of the exception, with secrets masked.
+    :param is_the_clusters: the cluster became unavailable or lost the job, so another cluster may succeed.
+    """
+
+    task: str
+    error_type: str | None
+    message: str
+    is_the_clusters: bool
+
+
+class ShardResult(TypedDict):
+    """The outcome of one shard.
+
+    :param share: part of the total work, from 0 to 1.
+    :param offset: first number of the range; None for items.
+    :param amount: how many numbers or items.
+    :param status: ``SUCCEEDED``, ``FAILED`` or ``NO_WORK``.
+    :param submission_id: id of the job; None when nothing was submitted.
+    :param seconds: time from the job's submission to its end; None when it is unknown.
+    :param output: what ``collect`` returned.
+    :param error: why the shard has failed; None when it has not.
+    """
+
+    share: float
+    offset: int | None
+    amount: int
+    status: str
+    submission_id: str | None
+    seconds: float | None
+    output: Any
+    error: Fault | None
+
+
+# The functional form, because the key is a keyword of Python.
+_From = TypedDict("_From", {"from": str})
+
+
+class TakenOver(_From, ShardResult):
+    """The outcome of a shard that a cluster took over; ``from`` is the connection id of the cluster that had it."""
+
+
+class ClusterResult(ShardResult):
+    """What ``merge`` returns for one cluster.
+
+    :param taken_over: the outcomes of the shards that the cluster took over from others.
+    """
+
+    taken_over: list[TakenOver]
+
+
 def note_fault(context: Context) -> None:
-    """Leave behind why a task failed, for the merged result; an ``on_failure_callback``."""
+    """Record why a task failed, for the merged result. This is an ``on_failure_callback``."""
     from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobError, RayJobLost
 
     error = context.get("exception")
@@ -39,29 +94,32 @@ def note_fault(context: Context) -> None:
 
 
 def without_secrets(error: object) -> str:
-    """The text of an error for an XCom, which Airflow neither masks nor cleans as it does a log."""
+    """The text of an error for an XCom. Airflow masks and cleans logs, but not XComs."""
     return str(storable(str(redact(str(error)))))[:FAULT_CHARACTERS]
 
 
-class Chains:
-    """The chains of tasks in a mapped task group, one per shard.
+class MappedTasks:
+    """The tasks of a mapped task group that have ended, one set for each shard.
 
-    :param context: of the task that asks.
+    :param context: context of the task that asks.
     :param group_id: the mapped task group.
-    :param serves: whether the chains have the task ``collect``.
+    :param serves: whether the group has the task ``collect``.
     """
 
     def __init__(self, context: Context, group_id: str, *, serves: bool) -> None:
         self._ti: Any = context["ti"]
         self._group_id = group_id
-        # Whether the job was there, its answer came, and how it ended; whether it could be released decides nothing.
+        # They tell whether the job was submitted, answered and ended well; release does not matter.
         self._decisive = ("submit", *(["collect"] if serves else []), "wait")
         tasks = [f"{group_id}.{name}" for name in self._decisive]
         found = self._ti.get_task_states(dag_id=self._ti.dag_id, task_ids=tasks, run_ids=[self._ti.run_id])
         self._states: Mapping[str, str] = found.get(self._ti.run_id) or {}
 
-    def outcome(self, index: int, shard: Shard) -> dict[str, Any]:
-        """What came of a shard."""
+    def outcome(self, index: int, shard: Shard) -> ShardResult:
+        """The outcome of a shard.
+
+        :param index: map index of its tasks.
+        """
         fault = self._fault(index)
         waited = self._pull("wait", index) or self._pull("wait", index, FAULT_KEY) or {}
         return {
@@ -75,8 +133,8 @@ class Chains:
             "error": fault,
         }
 
-    def _fault(self, index: int) -> dict[str, Any] | None:
-        """Why a chain did not come to its end: the first task that failed, else the first that did not run."""
+    def _fault(self, index: int) -> Fault | None:
+        """Why a shard's tasks did not all succeed: the first task that failed, or else the first that did not run."""
         states = {name: self._states.get(f"{self._group_id}.{name}_{index}") for name in self._decisive}
         bad = {name: state for name, state in states.items() if state != TaskInstanceState.SUCCESS}
         if not bad:
@@ -85,40 +143,49 @@ class Chains:
         name = (failed or list(bad))[0]
         noted = self._pull(name, index, FAULT_KEY) if failed else None
         unknown = {"error_type": None, "message": f"the task is {bad[name]}", "is_the_clusters": False}
-        found = noted or unknown
-        return {"task": name, **{key: found[key] for key in unknown}}
+        found: dict[str, Any] = noted or unknown
+        return {
+            "task": name,
+            "error_type": found["error_type"],
+            "message": found["message"],
+            "is_the_clusters": found["is_the_clusters"],
+        }
 
     def _pull(self, task: str, index: int, key: str = "return_value") -> Any:
         return self._ti.xcom_pull(task_ids=f"{self._group_id}.{task}", map_indexes=index, key=key)
 
 
-Outcomes = Sequence[tuple["Shard", dict[str, Any]]]
+Outcomes = Sequence[tuple["Shard", ShardResult]]
 
 
 def merge(
-    own: Outcomes, taken_over: Outcomes, idle: Sequence[str], away: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
-    """The result of a fan-out by connection id.
+    own: Outcomes, taken_over: Outcomes, idle: Sequence[str], unavailable: Mapping[str, str]
+) -> dict[str, ClusterResult]:
+    """The result of a fan-out, by connection id.
 
-    :param own: what came of each cluster's own shard.
-    :param taken_over: what came of the shards that clusters took over from others.
+    :param own: the outcome of each cluster's own shard.
+    :param taken_over: the outcomes of the shards that clusters took over from others.
     :param idle: clusters that got no work.
-    :param away: why clusters could not be asked what they have.
+    :param unavailable: why clusters could not be asked what they have.
     """
-    nothing = {"share": 0.0, "offset": None, "amount": 0, "submission_id": None, "seconds": None, "output": None}
-    merged = {shard.conn_id: {**outcome, "taken_over": []} for shard, outcome in own}
+    merged: dict[str, ClusterResult] = {shard.conn_id: {**outcome, "taken_over": []} for shard, outcome in own}
     for conn_id in idle:
-        merged[conn_id] = {**nothing, "status": NO_WORK, "error": None, "taken_over": []}
-    for conn_id, message in away.items():
-        fault = {"task": "plan", "error_type": "RayClusterUnavailable", "message": message, "is_the_clusters": True}
-        merged[conn_id] = {**nothing, "status": FAILED, "error": fault, "taken_over": []}
+        merged[conn_id] = _without_work(NO_WORK, None)
+    for conn_id, message in unavailable.items():
+        fault: Fault = {
+            "task": "plan",
+            "error_type": "RayClusterUnavailable",
+            "message": message,
+            "is_the_clusters": True,
+        }
+        merged[conn_id] = _without_work(FAILED, fault)
     for shard, outcome in taken_over:
-        merged[shard.conn_id]["taken_over"].append({"from": shard.taken_over_from, **outcome})
+        merged[shard.conn_id]["taken_over"].append({"from": str(shard.taken_over_from), **outcome})
     return merged
 
 
-def succeeded(merged: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Clusters whose work is done, by themselves or by those that took it over."""
+def succeeded(merged: Mapping[str, ClusterResult]) -> list[str]:
+    """Clusters whose work is done, by themselves or by the clusters that took it over."""
     rescued: dict[str, list[bool]] = {}
     for result in merged.values():
         for part in result["taken_over"]:
@@ -130,10 +197,24 @@ def succeeded(merged: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def complaints(merged: Mapping[str, Mapping[str, Any]], done: Container[str]) -> list[str]:
+def failure_lines(merged: Mapping[str, ClusterResult], done: Container[str]) -> list[str]:
     """A line for each cluster whose work is not done."""
     return [
-        f"{conn_id}: {result['error']['task']}: {(result['error']['message'].splitlines() or ['no reason given'])[0]}"
+        f"{conn_id}: {error['task']}: {(error['message'].splitlines() or ['no reason given'])[0]}"
         for conn_id, result in merged.items()
-        if conn_id not in done and result["error"]
+        if conn_id not in done and (error := result["error"])
     ]
+
+
+def _without_work(status: str, error: Fault | None) -> ClusterResult:
+    return {
+        "share": 0.0,
+        "offset": None,
+        "amount": 0,
+        "status": status,
+        "submission_id": None,
+        "seconds": None,
+        "output": None,
+        "error": error,
+        "taken_over": [],
+    }

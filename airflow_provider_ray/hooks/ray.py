@@ -1,14 +1,16 @@
-"""From an Airflow connection to a client of the cluster."""
+"""From an Airflow connection to a client for its cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from airflow.sdk import BaseHook
 
+from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.hooks import options
 
 if TYPE_CHECKING:
@@ -23,12 +25,12 @@ T = TypeVar("T")
 
 
 class RayHook(BaseHook):
-    """A Ray cluster by its connection id.
+    """A Ray cluster, by its connection id.
 
-    Dag authors call the blocking methods; operators and triggers ask for the configuration and use the client,
-    where every request is async and exists once. Nothing is sent before a method is called.
+    Dag authors call the blocking methods. Operators and triggers read the configuration and use the client, where
+    every request is async and exists once. Nothing is sent until a method is called.
 
-    :param conn_id: connection of type ``ray``.
+    :param conn_id: a connection of type ``ray``.
     """
 
     conn_name_attr = "conn_id"
@@ -42,10 +44,10 @@ class RayHook(BaseHook):
         self._cached_config: ClusterConfig | None = None
 
     def get_config(self) -> ClusterConfig:
-        """What the connection says about the cluster; looked up once per hook.
+        """What the connection says about the cluster, looked up once per hook.
 
-        :raises AirflowNotFoundException: when there is no such connection.
-        :raises RayConfigError: when it is of another type or a field cannot work.
+        :raises AirflowNotFoundException: when the connection does not exist.
+        :raises RayConfigError: when it is of another type, or a field cannot work.
         """
         from airflow.sdk.log import mask_secret
 
@@ -58,7 +60,7 @@ class RayHook(BaseHook):
         return self._cached_config
 
     async def aget_config(self) -> ClusterConfig:
-        """The same on an event loop, looked up each time."""
+        """Same as :meth:`get_config`, for an event loop; looked up on every call."""
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
         from airflow.sdk.log import amask_secret
 
@@ -69,10 +71,10 @@ class RayHook(BaseHook):
         return config
 
     def get_labels(self) -> Mapping[str, str]:
-        """Labels of the cluster, whatever else is wrong with the connection.
+        """Labels of the cluster, even if the connection has faults elsewhere.
 
-        :raises AirflowNotFoundException: when there is no such connection.
-        :raises RayConfigError: when it is of another type, or its labels are none.
+        :raises AirflowNotFoundException: when the connection does not exist.
+        :raises RayConfigError: when it is of another type, or its labels are invalid.
         """
         from airflow_provider_ray.client.labels import read_labels
 
@@ -87,7 +89,7 @@ class RayHook(BaseHook):
         return RayClient(self.get_config())
 
     def run(self, action: Callable[[RayClient], Coroutine[Any, Any, T]]) -> T:
-        """Run an async action with an open client to its end, from blocking code."""
+        """Run an async action with an open client, from blocking code, and return its result."""
         from airflow_provider_ray.client.sync import run_sync
 
         client = self.get_conn()
@@ -99,7 +101,7 @@ class RayHook(BaseHook):
         return run_sync(opened)
 
     def test_connection(self) -> tuple[bool, str]:
-        """One line on the cluster behind the connection, or the reason why there is none."""
+        """Whether the cluster can be reached, with one line that describes it or gives the reason."""
         from airflow_provider_ray.client.errors import RayError
 
         try:
@@ -108,7 +110,7 @@ class RayHook(BaseHook):
             return False, str(error)
 
     def get_capacity(self) -> Capacity:
-        """What the cluster has, what of it is free, and how many jobs it runs; what it does not say is None.
+        """The cluster's resources, how much of them is free, and how many jobs it runs; None for what is unknown.
 
         :raises RayRequestError: when the cluster cannot be asked.
         """
@@ -124,12 +126,12 @@ class RayHook(BaseHook):
         submission_id: str | None = None,
         **options: Any,
     ) -> str:
-        """Submit a job and return its submission_id, without waiting for the job.
+        """Submit a job and return its submission_id without waiting for the job.
 
-        :param entrypoint: a shell command, or a list of arguments that are quoted one by one.
-        :param parameters: JSON-able; appended to the entrypoint as one quoted argument.
-        :param submission_id: id of the job; default: a new one.
-        :param options: further fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
+        :param entrypoint: a shell command, or a list of arguments, each of which is quoted.
+        :param parameters: a JSON-serializable value, appended to the entrypoint as one quoted argument.
+        :param submission_id: id of the job; by default a new one is generated.
+        :param options: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
         """
         from airflow_provider_ray.client.api.job_spec import JobSpec, command
         from airflow_provider_ray.client.jobs.submission import submit
@@ -147,19 +149,19 @@ class RayHook(BaseHook):
         return self.run(lambda client: client.jobs.get(submission_id))
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
-        """Stop a job, wait up to 15 s for its end and return it; None when the cluster has no such job."""
+        """Stop a job, wait up to 15 seconds for it to end, and return it; None when the cluster has no such job."""
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
         return self.run(lambda client: stop_job(client, submission_id))
 
     def get_logs(self, submission_id: str) -> str:
-        """The driver's log so far; bytes that are not UTF-8 are replaced."""
+        """The driver's log so far. Bytes that are not UTF-8 are replaced."""
         from airflow_provider_ray.client.jobs.driver_log import read_log
 
         return self.run(lambda client: read_log(client, submission_id))
 
     def list_applications(self) -> list[Application]:
-        """Serve applications of the cluster."""
+        """Serve applications on the cluster."""
 
         async def applications(client: RayClient) -> list[Application]:
             return list((await client.serve.details()).applications.values())
@@ -171,22 +173,26 @@ class RayHook(BaseHook):
         application: str | None = None,
         path: str = "/",
         *,
-        timeout: float = 0,
+        timeout: float | timedelta = 0,
+        request_timeout: float | timedelta = 60,
         **request: Any,
     ) -> Any:
-        """Call a route of a Serve application and return the decoded JSON of its answer.
+        """Call a route of a Serve application and return the decoded JSON answer.
 
-        :param application: name of the application; None when ``path`` is the whole route.
+        :param application: name of the application; None when ``path`` is the complete route.
         :param path: path below the application's route prefix.
-        :param timeout: seconds to wait for the application; by default it has to be there.
-        :param request: ``method``, ``data``, ``headers``, ``request_timeout`` and ``max_answer_bytes`` of
+        :param timeout: how long to wait for the application, in seconds or as a ``timedelta``; by default it must
+            already be running.
+        :param request_timeout: limit for one call, in seconds or as a ``timedelta``.
+        :param request: ``method``, ``data``, ``headers`` and ``max_answer_bytes`` of
             :meth:`airflow_provider_ray.client.api.serve.Serve.call`.
+        :raises RayConfigError: when an argument cannot work.
         """
         from airflow_provider_ray.client.serving.application import ServeTarget
 
-        return self.run(
-            lambda client: ServeTarget(client, application, path).call(poll_interval=2, timeout=timeout, **request)
-        )
+        waiting = {"poll_interval": 2, "timeout": seconds("timeout", timeout, zero=True)}
+        request["request_timeout"] = seconds("request_timeout", request_timeout)
+        return self.run(lambda client: ServeTarget(client, application, path).call(**waiting, **request))
 
     def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig
@@ -203,12 +209,13 @@ class RayHook(BaseHook):
 
     @contextmanager
     def _named(self, connection: Connection) -> Iterator[None]:
-        """Refuse a connection of another type, and name this one in errors about its fields."""
+        """Refuse a connection of another type, and name the connection in errors about its fields."""
         from airflow_provider_ray.client.errors import RayConfigError
 
         if connection.conn_type != self.conn_type:
             got = f"{self.conn_id!r} of type {connection.conn_type!r}"
-            raise RayConfigError("conn_id", got, f"a connection of type {self.conn_type!r}")
+            hint = "a conn_id in default_args reaches every task that does not set its own"
+            raise RayConfigError("conn_id", got, f"a connection of type {self.conn_type!r}; {hint}")
         try:
             yield
         except RayConfigError as error:
@@ -216,13 +223,12 @@ class RayHook(BaseHook):
 
 
 def _secrets(config: ClusterConfig) -> list[str]:
-    """Airflow masks the password and extras by their names; values of header dictionaries it does not know."""
+    """Secrets for Airflow to mask. By itself it masks the password and extras with telling names, not header values."""
     headers = [*config.auth_headers.values(), *config.serve_auth_headers.values()]
     return [secret for secret in (config.token, config.serve_token, *headers) if secret]
 
 
 async def _describe(client: RayClient) -> str:
-
     version = await client.cluster.version()
     mode = await client.cluster.authentication_mode()
     nodes = await client.cluster.nodes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import UserDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +110,3 @@ def hidden(runtime_env: Any) -> HiddenRuntimeEnv | None:
         # The driver may print them.
         mask_secret(dict(env_vars))
     return HiddenRuntimeEnv(runtime_env)
-
-
-def seconds(value: Any) -> Any:
-    """A duration as a number."""
-    return value.total_seconds() if isinstance(value, timedelta) else value

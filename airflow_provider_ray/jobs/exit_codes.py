@@ -11,20 +11,18 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayJobFailed
 
 
-def collect(given: int | Collection[int]) -> frozenset[int]:
-    """One code, or several; what is no code is left for :func:`check` to name."""
-    return frozenset({given} if isinstance(given, int | str) else given)
+def collect(field: str, given: int | Collection[int]) -> frozenset[int]:
+    """One code, or several.
 
-
-def check(field: str, codes: Collection[int]) -> None:
-    """Check the codes of a field.
-
+    :param field: name of the argument, for the error.
     :raises RayConfigError: when one is not an integer.
     """
     from airflow_provider_ray.client.errors import RayConfigError
 
+    codes = [given] if isinstance(given, int | str) else list(given)
     if wrong := [code for code in codes if not isinstance(code, int)]:
         raise RayConfigError(field, repr(wrong), "an exit code or a list of them, as integers")
+    return frozenset(codes)
 
 
 def obey(error: RayJobFailed, *, skip: Collection[int], fail: Collection[int]) -> None:

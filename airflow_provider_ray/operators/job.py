@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import conf
 
+from airflow_provider_ray.client.durations import optional_seconds, seconds
 from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.compat.tasks import SealsRenderedFields, is_trigger_failure
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import exit_codes, memory
 from airflow_provider_ray.jobs.attempt import Attempt, CurrentJob
-from airflow_provider_ray.jobs.definition import JobDefinition, hidden, log_spec, seconds
+from airflow_provider_ray.jobs.definition import JobDefinition, hidden, log_spec
 from airflow_provider_ray.jobs.encryption import encrypt
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_ray.client.api.job_spec import JobSpec
     from airflow_provider_ray.client.jobs.outcome import Outcome
+    from airflow_provider_ray.clusters.selection import Clusters
 
 
 class RaySubmitJobOperator(SealsRenderedFields):
@@ -50,13 +52,15 @@ class RaySubmitJobOperator(SealsRenderedFields):
     :param entrypoint_resources: custom resources reserved for the driver, None for none. (templated)
     :param entrypoint_label_selector: labels of the node for the driver, Ray 2.54+. (templated)
     :param stop_grace: seconds between SIGTERM and SIGKILL when the job is stopped; None leaves Ray's 3.
-    :param conn_id: connection of type ``ray``, or several to choose from. (templated)
+    :param conn_id: connections of type ``ray`` to choose from: an id, a list of ids, a text with commas, or a label
+        selector such as ``site=hpc,gpu=true``. (templated)
     :param strategy: how to choose: ``first_healthy`` in the given order, ``least_loaded``, or ``round_robin`` by map
         index. A cluster that has failed the task comes last.
     :param wait_for_completion: False returns once the job is submitted; nobody watches it then.
     :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``. If the connection
         has ``max_jobs``, the triggerer always submits.
-    :param poll_interval: longest time between two looks at the job, in seconds.
+    :param poll_interval: longest time between two looks at the job, in seconds or as a ``timedelta``, as all durations
+    here.
     :param startup_timeout: seconds until a job that is still PENDING is stopped and the task fails; None for no limit,
         but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900) while the agent of its head lives.
     :param timeout: seconds until a job that has not ended is stopped and the task fails; None for no limit. Unlike
@@ -70,7 +74,7 @@ class RaySubmitJobOperator(SealsRenderedFields):
         running, unless the task is cleared while no worker holds it: the job is then stopped before there is another.
     :param durable: remember the job, so that a retry resumes it, and which cluster failed; False submits a new job in
         each attempt.
-    :raises RayConfigError: before anything is submitted, when a field cannot work.
+    :raises RayConfigError: in the Dag file, or before anything is submitted, when an argument cannot work.
     :raises RayRequestError: when the cluster refuses us, or is not available for two minutes; when none of several
         clusters is healthy.
     :raises RayTriggerError: when the triggerer could not do its part.
@@ -123,7 +127,7 @@ class RaySubmitJobOperator(SealsRenderedFields):
         entrypoint_resources: Mapping[str, float] | None = None,
         entrypoint_label_selector: Mapping[str, str] | None = None,
         stop_grace: float | timedelta | None = None,
-        conn_id: str | Sequence[str] = RayHook.default_conn_name,
+        conn_id: Clusters = RayHook.default_conn_name,
         strategy: str = "first_healthy",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -139,6 +143,8 @@ class RaySubmitJobOperator(SealsRenderedFields):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        selection.check_clusters(conn_id)
+        selection.check_strategy(strategy)
         self.entrypoint = entrypoint
         self.parameters = parameters
         self.runtime_env = runtime_env
@@ -149,29 +155,28 @@ class RaySubmitJobOperator(SealsRenderedFields):
         self.entrypoint_memory = entrypoint_memory
         self.entrypoint_resources = entrypoint_resources
         self.entrypoint_label_selector = entrypoint_label_selector
-        self.stop_grace = seconds(stop_grace)
+        self.stop_grace = optional_seconds("stop_grace", stop_grace)
         self.conn_id = conn_id
         self.strategy = strategy
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = seconds(poll_interval)
-        self.startup_timeout = seconds(startup_timeout)
-        self.timeout = seconds(timeout)
-        self.room_timeout = seconds(room_timeout)
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.startup_timeout = optional_seconds("startup_timeout", startup_timeout)
+        self.timeout = optional_seconds("timeout", timeout)
+        self.room_timeout = optional_seconds("room_timeout", room_timeout)
         self.fetch_logs = fetch_logs
-        self.skip_on_exit_code = exit_codes.collect(skip_on_exit_code)
-        self.fail_on_exit_code = exit_codes.collect(fail_on_exit_code)
+        self.skip_on_exit_code = exit_codes.collect("skip_on_exit_code", skip_on_exit_code)
+        self.fail_on_exit_code = exit_codes.collect("fail_on_exit_code", fail_on_exit_code)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
         self._attempt: Attempt | None = None
 
     def execute(self, context: Context) -> dict[str, str]:
         """Adopt an earlier attempt's job or submit one, then wait for its end here or in the triggerer."""
-        self._check_arguments()
         attempt = self._begin(context)
         with attempt.leaving_nothing_unwatched():
             while True:
-                job = attempt.find_job(selection.connections(self.conn_id), self.strategy, self.submission_id)
+                job = attempt.find_job(selection.resolve(self.conn_id), self.strategy, self.submission_id)
                 spec = None if job.is_adopted else self._spec(context, job)
                 self._announce(context, job)
                 if spec is not None:
@@ -312,18 +317,6 @@ class RaySubmitJobOperator(SealsRenderedFields):
             raise
         attempt.stop_left_behind()
         return _result(hook, str(job.submission_id))
-
-    def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.api.job_spec import check_seconds
-
-        selection.connections(self.conn_id)
-        selection.check_strategy(self.strategy)
-        check_seconds("poll_interval", self.poll_interval)
-        for name in ("startup_timeout", "timeout", "room_timeout", "stop_grace"):
-            if (value := getattr(self, name)) is not None:
-                check_seconds(name, value)
-        for name in ("skip_on_exit_code", "fail_on_exit_code"):
-            exit_codes.check(name, getattr(self, name))
 
 
 def _after(now: float, duration: float | None) -> float | None:

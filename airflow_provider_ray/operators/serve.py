@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, conf
 
+from airflow_provider_ray.client.durations import seconds
+from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.jobs.definition import seconds
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 
 if TYPE_CHECKING:
@@ -18,29 +19,31 @@ if TYPE_CHECKING:
 
     from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.serving.application import ServeTarget
+    from airflow_provider_ray.clusters.selection import Clusters
 
 
 class RayServeOperator(BaseOperator):
-    """Wait until a Serve application or route answers, call it, and return the decoded JSON into XCom.
+    """Wait until a Serve application or route is available, call it, and return the decoded JSON answer as XCom.
 
-    A call is repeated only when it did not reach the application or was turned away: no connection, 503, or 404 while
-    it is not running; a GET also when the connection broke, and after a 408 while it is not running. In deferrable mode
-    the triggerer waits, and a worker makes the call. The cluster's token is never sent to Serve; the connection has a
-    token of its own for that.
+    A call is repeated only if it did not reach the application or was turned away: after a failed connection, a 503, or
+    a 404 while the application is not running. A GET is also repeated after a broken connection, and after a 408 while
+    the application is not running. In deferrable mode the triggerer waits and a worker makes the call. The cluster's
+    token is never sent to Serve; the connection has a separate field for Serve's token.
 
-    :param application: name of the application; None when ``path`` is the whole route. (templated)
+    :param application: name of the application; None when ``path`` is the complete route. (templated)
     :param path: path below the application's route prefix, or from Serve's root. (templated)
-    :param conn_id: connection of type ``ray``. (templated)
+    :param conn_id: connection of type ``ray``. It may be given in any form that names exactly one cluster: an id, a
+        list of one, or a label selector that matches one. (templated)
     :param method: GET, POST, PUT or DELETE. (templated)
-    :param data: JSON-able body; None for no body. (templated)
-    :param headers: further headers; credentials belong into the connection. (templated)
-    :param submission_id: the job that is to deploy the application; waiting ends when the job does. (templated)
-    :param request_timeout: seconds for one call.
-    :param timeout: seconds for waiting and repeated calls together.
-    :param poll_interval: longest time between two looks, in seconds.
-    :param max_answer_bytes: largest answer that is taken into XCom; default 1 MiB.
+    :param data: JSON-serializable body; None for no body. (templated)
+    :param headers: additional headers; credentials belong in the connection. (templated)
+    :param submission_id: the job that is to deploy the application; waiting ends when that job ends. (templated)
+    :param request_timeout: limit for one call, in seconds or as a ``timedelta``.
+    :param timeout: limit for waiting and repeated calls together, in seconds or as a ``timedelta``.
+    :param poll_interval: longest time between two checks, in seconds or as a ``timedelta``.
+    :param max_answer_bytes: largest answer accepted into XCom, in bytes; default 1 MiB.
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
-    :raises RayConfigError: before anything is called, when a field cannot work.
+    :raises RayConfigError: in the Dag file, or before anything is called, when an argument cannot work.
     :raises RayServeNotReady: when the application did not answer within ``timeout``; says what was missing.
     :raises RayJobLost: when the cluster does not know the job named by ``submission_id``.
     :raises RayServeDeployFailed: when Ray could not deploy the application.
@@ -64,19 +67,20 @@ class RayServeOperator(BaseOperator):
         *,
         application: str | None = None,
         path: str = "/",
-        conn_id: str = RayHook.default_conn_name,
+        conn_id: Clusters = RayHook.default_conn_name,
         method: str = "GET",
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         submission_id: str | None = None,
-        request_timeout: float = 60,
+        request_timeout: float | timedelta = 60,
         timeout: float | timedelta = 600,
-        poll_interval: float = 5,
+        poll_interval: float | timedelta = 5,
         max_answer_bytes: int = 1024 * 1024,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_clusters(conn_id, one=True)
         self.application = application
         self.path = path
         self.conn_id = conn_id
@@ -84,19 +88,19 @@ class RayServeOperator(BaseOperator):
         self.data = data
         self.headers = headers
         self.submission_id = submission_id
-        self.request_timeout = request_timeout
-        self.timeout = seconds(timeout)
-        self.poll_interval = poll_interval
+        self.request_timeout = seconds("request_timeout", request_timeout)
+        self.timeout = seconds("timeout", timeout)
+        self.poll_interval = seconds("poll_interval", poll_interval)
         self.max_answer_bytes = max_answer_bytes
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
         """Call the application, after waiting for it here or in the triggerer."""
         self._check_arguments()
-        end_time = time() + self.timeout
-        if self.deferrable and not self._answers():
-            self.defer(trigger=self._trigger(end_time), method_name="execute_complete")
-        return self._call(self.timeout)
+        conn_id, end_time = resolve_one(self.conn_id), time() + self.timeout
+        if self.deferrable and not self._answers(conn_id):
+            self.defer(trigger=self._trigger(conn_id, end_time), method_name="execute_complete")
+        return self._call(conn_id, self.timeout)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Call the application that the trigger has found ready."""
@@ -104,13 +108,14 @@ class RayServeOperator(BaseOperator):
 
         if fault := event["fault"]:
             raise RayError.from_json(fault)
-        return self._call(max(event["end_time"] - time(), self.request_timeout))
+        # The cluster that was waited for, even if a selector stands for another one by now.
+        return self._call(event["conn_id"], max(event["end_time"] - time(), self.request_timeout))
 
-    def _answers(self) -> bool:
-        return RayHook(self.conn_id).run(lambda client: self._target(client).url()) is not None
+    def _answers(self, conn_id: str) -> bool:
+        return RayHook(conn_id).run(lambda client: self._target(client).url()) is not None
 
-    def _call(self, timeout: float) -> Any:
-        return RayHook(self.conn_id).run(
+    def _call(self, conn_id: str, timeout: float) -> Any:
+        return RayHook(conn_id).run(
             lambda client: self._target(client).call(
                 poll_interval=self.poll_interval,
                 timeout=timeout,
@@ -127,9 +132,9 @@ class RayServeOperator(BaseOperator):
 
         return ServeTarget(client, self.application, self.path, self.submission_id)
 
-    def _trigger(self, end_time: float) -> RayServeTrigger:
+    def _trigger(self, conn_id: str, end_time: float) -> RayServeTrigger:
         return RayServeTrigger(
-            conn_id=self.conn_id,
+            conn_id=conn_id,
             application=self.application,
             path=self.path,
             submission_id=self.submission_id,
@@ -138,12 +143,10 @@ class RayServeOperator(BaseOperator):
         )
 
     def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.api.job_spec import as_json, check_seconds
+        from airflow_provider_ray.client.api.job_spec import as_json
         from airflow_provider_ray.client.api.serve import check_request
         from airflow_provider_ray.client.errors import RayConfigError
 
-        for name in ("request_timeout", "timeout", "poll_interval"):
-            check_seconds(name, getattr(self, name))
         if not isinstance(self.path, str):
             raise RayConfigError("path", repr(self.path), "a path such as /predict")
         if not isinstance(self.max_answer_bytes, int) or self.max_answer_bytes < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_ray.clusters.selection import connections
+from airflow_provider_ray.clusters.rendered import is_literal
+from airflow_provider_ray.clusters.selection import check_clusters, resolve
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 
@@ -18,31 +20,35 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_ray.client.clusters.survey import Findings, Room
+    from airflow_provider_ray.clusters.rendered import Resolvable
+    from airflow_provider_ray.clusters.selection import Clusters
 
 
 class RayClusterSensor(BaseSensorOperator):
-    """Wait until clusters are healthy (:mod:`airflow_provider_ray.client.clusters.health`), or also have room.
+    """Wait until clusters are healthy (:mod:`airflow_provider_ray.client.clusters.health`), and optionally have room.
 
-    The XCom has what is known of the clusters that are ready, by connection id, as
-    :class:`~airflow_provider_ray.client.api.capacity.Capacity` describes it. What is unknown is never enough. The
-    sensor waits for a cluster that does not answer; a wrong connection or refused credentials fail it at once.
-    ``soft_fail`` skips the task instead of failing it, except for wrong arguments and connections.
+    The XCom holds what is known about each cluster that meets the conditions, by connection id, in the form of
+    :class:`~airflow_provider_ray.client.api.capacity.Capacity`. A value that is unknown never meets a condition. The
+    sensor keeps waiting for a cluster that does not answer, and fails at once for an invalid connection or refused
+    credentials. ``soft_fail`` skips instead of failing, except for invalid arguments and connections.
 
-    Nothing is reserved: what is free now may be taken when the next task starts.
+    Nothing is reserved: what is free now may be taken by the time the next task starts.
 
-    :param conn_id: connection of type ``ray``, or several. (templated)
-    :param free_resources: what must be free on a cluster, such as ``{"CPU": 4, "GPU": 1}``; by Ray's names, memory in
-        bytes. (templated)
-    :param max_pending_jobs: how many jobs may be PENDING on a cluster at most; None for any number. (templated)
-    :param max_running_jobs: how many jobs may be RUNNING on a cluster at most; None for any number. (templated)
-    :param require: of several clusters, how many must be enough: "all", "any" or a number. (templated)
+    :param conn_id: connections of type ``ray``: an id, a list of ids, a text with commas, or a label selector such as
+        ``site=hpc,gpu=true``. (templated)
+    :param free_resources: what must be free on a cluster, such as ``{"CPU": 4, "GPU": 1}``, under Ray's names; memory
+        in bytes. (templated)
+    :param max_pending_jobs: maximum number of PENDING jobs on a cluster; None for no limit. (templated)
+    :param max_running_jobs: maximum number of RUNNING jobs on a cluster; None for no limit. (templated)
+    :param require: how many of several clusters must meet the conditions: "all", "any" or a number. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
-    :param poke_interval: longest time between two looks at the clusters, in seconds.
-    :param timeout: seconds until the sensor gives up, default a week; Airflow does not retry that.
-    :raises RayConfigError: when an argument or connection cannot work.
-    :raises RayRequestError: when a cluster refuses us.
-    :raises AirflowSkipException: with ``soft_fail``, instead of that.
-    :raises AirflowSensorTimeout: when too few clusters were enough within ``timeout``.
+    :param poke_interval: longest time between two checks of the clusters, in seconds or as a ``timedelta``.
+    :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
+        not retry a sensor that timed out.
+    :raises RayConfigError: in the Dag file or in a run, when an argument or a connection cannot work.
+    :raises RayRequestError: when a cluster refuses the request.
+    :raises AirflowSkipException: with ``soft_fail``, instead of a failure.
+    :raises AirflowSensorTimeout: when too few clusters met the conditions within ``timeout``.
     """
 
     template_fields: Sequence[str] = ("conn_id", "free_resources", "max_pending_jobs", "max_running_jobs", "require")
@@ -52,16 +58,17 @@ class RayClusterSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        conn_id: str | Sequence[str] = RayHook.default_conn_name,
+        conn_id: Clusters = RayHook.default_conn_name,
         free_resources: Mapping[str, float | str] | None = None,
         max_pending_jobs: int | str | None = None,
         max_running_jobs: int | str | None = None,
-        require: str | int = "all",
+        require: str | int | Resolvable = "all",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poke_interval: float = 10,
+        poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
+        self._check_literals(conn_id, require)
         self.conn_id = conn_id
         self.free_resources = free_resources
         self.max_pending_jobs = max_pending_jobs
@@ -71,67 +78,76 @@ class RayClusterSensor(BaseSensorOperator):
         self._said = ""
 
     def execute(self, context: Context) -> Any:
-        """Wait in the chosen mode; deferrable only if the clusters are not enough yet."""
+        """Wait in the chosen mode; deferrable mode defers only if the clusters do not meet the conditions yet."""
         if not self.deferrable:
             return super().execute(context)
-        findings = self._look()
-        if not findings.is_over(self._required()):
-            self.defer(trigger=self._trigger(), method_name="execute_complete")
-        return self._result(findings)
+        conn_ids = resolve(self.conn_id)
+        required = self._required(conn_ids)
+        findings = self._look(conn_ids)
+        if not findings.is_over(required):
+            self.defer(trigger=self._trigger(conn_ids, required), method_name="execute_complete")
+        return self._result(findings, required)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn the trigger's event into the result or error that the other modes have."""
+        """Turn the trigger's event into the result or error of the other modes."""
         from airflow_provider_ray.client.clusters.survey import Findings
 
-        return self._result(Findings.from_json(event))
+        return self._result(Findings.from_json(event), event["required"])
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the clusters once."""
-        findings = self._look()
-        if findings.is_over(self._required()):
-            return PokeReturnValue(is_done=True, xcom_value=self._result(findings))
+        """Check the clusters once."""
+        conn_ids = resolve(self.conn_id)
+        required = self._required(conn_ids)
+        findings = self._look(conn_ids)
+        if findings.is_over(required):
+            return PokeReturnValue(is_done=True, xcom_value=self._result(findings, required))
         self._said = findings.tell(self.log, self._said)
         return PokeReturnValue(is_done=False)
 
-    def _look(self) -> Findings:
+    def _look(self, conn_ids: Sequence[str]) -> Findings:
         from airflow_provider_ray.client.clusters.survey import find, survey
         from airflow_provider_ray.client.sync import run_sync
 
-        room, _ = self._room(), self._required()
-        configs = {conn_id: RayHook(conn_id).get_config() for conn_id in self._conn_ids()}
+        room = self._room()
+        configs = {conn_id: RayHook(conn_id).get_config() for conn_id in conn_ids}
         return find(run_sync(partial(survey, configs)), room)
 
-    def _result(self, findings: Findings) -> dict[str, Any]:
+    def _result(self, findings: Findings, required: int) -> dict[str, Any]:
         from airflow_provider_ray.client.errors import RayConfigError, RayError
 
         try:
-            return dict(findings.result(self._required()))
+            return dict(findings.result(required))
         except RayConfigError:
             raise
         except RayError as error:
-            # Airflow applies soft_fail, and after a deferral never_fail, to its own exceptions only.
+            # Airflow applies soft_fail, and after a deferral also never_fail, only to its own exceptions.
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(error)) from error
             if findings.fault is None:
                 raise AirflowSensorTimeout(str(error)) from error
             raise
 
-    def _trigger(self) -> RayClusterTrigger:
+    def _trigger(self, conn_ids: Sequence[str], required: int) -> RayClusterTrigger:
         return RayClusterTrigger(
-            conn_ids=self._conn_ids(),
+            conn_ids=conn_ids,
             room=self._room().to_json(),
-            required=self._required(),
+            required=required,
             poll_interval=self.poke_interval,
             end_time=time() + self.timeout,
         )
 
-    def _conn_ids(self) -> list[str]:
-        return list(connections(self.conn_id))
+    @staticmethod
+    def _check_literals(conn_id: Any, require: Any) -> None:
+        from airflow_provider_ray.client.clusters.quorum import check_wanted
 
-    def _required(self) -> int:
+        number = check_clusters(conn_id)
+        if is_literal(require):
+            check_wanted(require, number, field="require")
+
+    def _required(self, conn_ids: Sequence[str]) -> int:
         from airflow_provider_ray.client.clusters.quorum import how_many
 
-        return how_many(self.require, len(self._conn_ids()), field="require")
+        return how_many(self.require, len(conn_ids), field="require")
 
     def _room(self) -> Room:
         from airflow_provider_ray.client.clusters.survey import Room

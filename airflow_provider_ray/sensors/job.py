@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
+from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
@@ -19,23 +21,25 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_ray.client.jobs.outcome import Outcome
+    from airflow_provider_ray.clusters.selection import Clusters
 
 
 class RayJobSensor(BaseSensorOperator):
-    """Wait until a job has succeeded; fail when it failed or was stopped.
+    """Wait until a job has succeeded; fail if it failed or was stopped.
 
     The XCom is ``{"conn_id", "submission_id", "status", "seconds"}``. A sensor does not own the job: nothing that
-    happens to the task stops it. ``soft_fail`` skips instead of failing for whatever the job or the cluster
-    does; a wrong argument or connection still fails.
+    happens to the task stops it. ``soft_fail`` skips instead of failing, whatever the job or the cluster does; a wrong
+    argument or connection still fails.
 
     :param submission_id: the job. (templated)
     :param metadata: instead of an id: what the job's metadata must contain; the newest such job counts, and the
         sensor waits for one to appear. (templated)
-    :param conn_id: connection of type ``ray``. (templated)
+    :param conn_id: connection of type ``ray``, or a label selector that only one cluster matches. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
-    :param fetch_logs: write the driver's log to the task log; in the modes poke and reschedule once the job has ended.
-    :param poke_interval: longest time between two looks at the job, in seconds.
-    :param timeout: seconds until the sensor gives up, default a week; Airflow does not retry that.
+    :param fetch_logs: write the driver log to the task log; in the modes poke and reschedule once the job has ended.
+    :param poke_interval: longest time between two looks at the job, in seconds or as a ``timedelta``.
+    :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
+        not retry a sensor that timed out.
     :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
     :raises AirflowSkipException: with ``soft_fail``, instead of any of these but RayConfigError.
@@ -55,13 +59,14 @@ class RayJobSensor(BaseSensorOperator):
         *,
         submission_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        conn_id: str = RayHook.default_conn_name,
+        conn_id: Clusters = RayHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fetch_logs: bool = False,
-        poke_interval: float = 10,
+        poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
+        check_clusters(conn_id, one=True)
         self.submission_id = submission_id
         self.metadata = metadata
         self.conn_id = conn_id
@@ -72,28 +77,29 @@ class RayJobSensor(BaseSensorOperator):
         """Wait in the chosen mode; deferrable only if the job has not ended yet."""
         if not self.deferrable:
             return super().execute(context)
-        outcome = self._look(fault_budget=0)
+        conn_id = resolve_one(self.conn_id)
+        outcome = self._look(conn_id, fault_budget=0)
         if outcome is None or (outcome.fault is not None and outcome.fault.transient):
             if self.fetch_logs:
                 XComPosition.begin(context)
-            self.defer(trigger=self._trigger(), method_name="execute_complete")
-        return self._result(context, outcome)
+            self.defer(trigger=self._trigger(conn_id), method_name="execute_complete")
+        return self._result(context, conn_id, outcome)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Turn the trigger's event into the result or error that the other modes have."""
         from airflow_provider_ray.client.jobs.outcome import Outcome
 
-        return self._result(context, Outcome.from_json(event))
+        return self._result(context, event["conn_id"], Outcome.from_json(event))
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the job once."""
-
-        outcome = self._look()
+        conn_id = resolve_one(self.conn_id)
+        outcome = self._look(conn_id)
         if outcome is None:
             return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._result(context, outcome))
+        return PokeReturnValue(is_done=True, xcom_value=self._result(context, conn_id, outcome))
 
-    def _look(self, fault_budget: float | None = None) -> Outcome | None:
+    def _look(self, conn_id: str, fault_budget: float | None = None) -> Outcome | None:
         from airflow_provider_ray.client.jobs.outcome import look
 
         self._check_arguments()
@@ -104,17 +110,17 @@ class RayJobSensor(BaseSensorOperator):
             logger=self.log if self.fetch_logs else None,
             fault_budget=fault_budget,
         )
-        return RayHook(self.conn_id).run(looking)
+        return RayHook(conn_id).run(looking)
 
-    def _result(self, context: Context, outcome: Outcome) -> dict[str, Any]:
+    def _result(self, context: Context, conn_id: str, outcome: Outcome) -> dict[str, Any]:
         from airflow_provider_ray.client.errors import RayError, RayJobTimeout
 
-        config = RayHook(self.conn_id).get_config()
+        config = RayHook(conn_id).get_config()
         if outcome.job is not None:
             url = config.job_url(str(outcome.job.submission_id))
             context["ti"].xcom_push(key=RayJobLink().xcom_key, value=url)
         try:
-            job = outcome.result(self.conn_id, config)
+            job = outcome.result(conn_id, config)
         except RayError as error:
             # Airflow applies soft_fail, and after a deferral never_fail, to its own exceptions only.
             if self.soft_fail or self.never_fail:
@@ -123,16 +129,16 @@ class RayJobSensor(BaseSensorOperator):
                 raise AirflowSensorTimeout(str(error)) from error
             raise
         return {
-            "conn_id": self.conn_id,
+            "conn_id": conn_id,
             "submission_id": job.submission_id,
             "status": job.status,
             "seconds": job.seconds,
         }
 
-    def _trigger(self) -> RayJobTrigger:
+    def _trigger(self, conn_id: str) -> RayJobTrigger:
         return RayJobTrigger(
             role="observer",
-            conn_id=self.conn_id,
+            conn_id=conn_id,
             submission_id=self.submission_id,
             metadata=self.metadata,
             poll_interval=self.poke_interval,

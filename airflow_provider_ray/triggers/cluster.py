@@ -71,4 +71,4 @@ class RayClusterTrigger(RayTrigger):
 
     def _event(self, findings: Findings) -> dict[str, Any]:
         happened = FAULT if findings.fault else READY if findings.is_over(self.required) else TIMED_OUT
-        return {"event": happened, **findings.to_json()}
+        return {"event": happened, "required": self.required, **findings.to_json()}

@@ -53,7 +53,11 @@ class RayServeTrigger(RayTrigger):
         async with await self._client(self.conn_id) as client:
             target = ServeTarget(client, self.application, self.path, self.submission_id)
             await target.wait(poll_interval=self.poll_interval, timeout=max(self.end_time - time(), 0))
-        return {"event": READY, "fault": None, "end_time": self.end_time}
+        return self._event(READY, None)
 
     def _failed(self, fault: RayError) -> dict[str, Any]:
-        return {"event": FAULT, "fault": fault.to_json(), "end_time": self.end_time}
+        return self._event(FAULT, fault)
+
+    def _event(self, happened: str, fault: RayError | None) -> dict[str, Any]:
+        said = None if fault is None else fault.to_json()
+        return {"event": happened, "fault": said, "conn_id": self.conn_id, "end_time": self.end_time}

@@ -1,4 +1,4 @@
-"""All, any, or some of several clusters."""
+"""All, any, or a number of several clusters."""
 
 from __future__ import annotations
 
@@ -9,22 +9,44 @@ from airflow_provider_ray.client.errors import RayConfigError
 
 
 def how_many(wanted: Any, number: int, *, field: str, what: str = "clusters") -> int:
-    """How many of several clusters are required.
+    """How many of several clusters are enough.
 
     :param wanted: "all", "any" or a number, also as text.
     :param number: how many clusters there are.
-    :param field: the author's name for ``wanted``, for the error.
-    :param what: the clusters in words, for the error.
+    :param field: name of the argument, for the error.
+    :param what: which clusters these are, for the error.
     :raises RayConfigError: when it is none of these, or more than there are.
     """
-    words = {"all": max(number, 1), "any": 1}
-    if isinstance(wanted, str) and wanted in words:
-        return words[wanted]
-    expected = f"'all', 'any' or a number from 1 to {number} (the number of {what})"
+    expected = f"'all', 'any' or a number from 1 to {number}, the number of {what}"
+    given = _read(wanted, field, expected)
+    if isinstance(given, str):
+        return {"all": max(number, 1), "any": 1}[given]
+    if given > number:
+        raise RayConfigError(field, repr(wanted), expected)
+    return given
+
+
+def check_wanted(wanted: Any, number: int | None, *, field: str) -> None:
+    """Refuse what :func:`how_many` cannot accept, also when the number of clusters is not known yet.
+
+    :param wanted: see :func:`how_many`.
+    :param number: how many clusters there are; None when that is unknown.
+    :param field: name of the argument, for the error.
+    :raises RayConfigError: see :func:`how_many`.
+    """
+    if number is None:
+        _read(wanted, field, "'all', 'any' or a number of at least 1")
+    else:
+        how_many(wanted, number, field=field)
+
+
+def _read(wanted: Any, field: str, expected: str) -> str | int:
+    if isinstance(wanted, str) and wanted in ("all", "any"):
+        return wanted
     try:
-        enough = whole_number(field, wanted)
+        number = whole_number(field, wanted)
     except RayConfigError as error:
         raise RayConfigError(field, repr(wanted), expected) from error
-    if enough is None or not 1 <= enough <= number:
+    if not number:
         raise RayConfigError(field, repr(wanted), expected)
-    return enough
+    return number

@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.sdk import dag, task
 from e2e_settings import DEFAULTS, DEFERRED, FAIL
 
-from airflow_provider_ray.jobs.retry_policy import ray_retry_policy
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 
 TALK = """
@@ -66,7 +66,7 @@ def e2e_failing() -> None:
             poll_interval=2,
             retries=retries,
             retry_delay=timedelta(seconds=1),
-            retry_policy=ray_retry_policy(),
+            retry_policy=RayRetryPolicy(),
         )
 
 

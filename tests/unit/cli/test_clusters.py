@@ -166,7 +166,7 @@ def test_some_connections(hpc: FakeDashboard, dead: FakeDashboard, capsys: pytes
     [
         (("--conn-id", "hpc", "nowhere"), r"--conn-id: got \['nowhere'\]; expected .*\['hpc'\]"),
         (("--conn-id", "nowhere", "--selector", "gpu=true"), r"--conn-id: got \['nowhere'\]"),
-        (("--selector", "site=moon"), r"clusters: got the selector 'site=moon', which none of \['hpc'\] has"),
+        (("--selector", "site=moon"), r"clusters: got the selector 'site=moon', which matches none of \['hpc'\]"),
         (("--selector", "moon"), "selector: got 'moon'"),
         (("--selector", ""), "selector: got nothing"),
     ],

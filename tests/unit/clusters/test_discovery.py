@@ -74,7 +74,7 @@ def test_a_broken_connection_of_an_unknown_type_is_told(
     monkeypatch.setenv("AIRFLOW_CONN_BROKEN", f'{{"conn_type": "ray", "password": "{SECRET}",}}')
     assert discovery.candidates() == ["cloud", "hpc", "lab"]
     assert [record.getMessage() for record in caplog.records] == [
-        "The environment variable AIRFLOW_CONN_BROKEN is not valid JSON, so it is no connection"
+        "Ignoring the environment variable AIRFLOW_CONN_BROKEN: it is not valid JSON"
     ]
     assert SECRET not in caplog.text
 
@@ -111,7 +111,7 @@ def test_a_selector_that_none_has_names_those_looked_at() -> None:
     with pytest.raises(RayConfigError) as caught:
         discovery.select("site=hpc,gpu=false")
     assert caught.value.field == "clusters"
-    assert "'site=hpc,gpu=false', which none of ['cloud', 'hpc', 'lab'] has" in str(caught.value)
+    assert "'site=hpc,gpu=false', which matches none of ['cloud', 'hpc', 'lab']" in str(caught.value)
     assert "Airflow Variable ray_clusters" in str(caught.value)
     assert "cannot be read" not in str(caught.value)
 
@@ -121,8 +121,8 @@ def test_labels_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps({"conn_type": "ray", "extra": {"labels": {"gpu": True}}}))
     assert discovery.select("site=hpc") == ["hpc"]
     told = [record.getMessage() for record in caplog.records if record.name == discovery.__name__]
-    assert [line.partition(":")[0] for line in told] == [
-        f"The connection '{conn_id}' is left out, its labels cannot be read" for conn_id in ("gone", "odd", "web")
+    assert [line.partition(": its labels cannot be read: ")[0] for line in told] == [
+        f"Skipping the connection '{conn_id}'" for conn_id in ("gone", "odd", "web")
     ]
     assert "connection 'odd', labels: got True of type bool" in told[1]
     with pytest.raises(RayConfigError, match=r"the labels of \['gone', 'odd', 'web'\] cannot be read, see the log"):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.sensors.cluster import RayClusterSensor
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, connect
 
@@ -29,30 +34,118 @@ def capacity(**known: Any) -> Capacity:
     return Capacity(**{**nothing, **whole, **known})
 
 
+@pytest.fixture
+def labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections a to c with labels; nothing answers at their addresses."""
+    for conn_id, labels in {"a": "site=hpc,gpu=true", "b": "site=hpc", "c": "site=lab"}.items():
+        fields = {"conn_type": "ray", "host": "127.0.0.1", "extra": {"labels": labels}}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+
+
+class LazySequence(Sequence[Any]):
+    """What the output of a mapped task is in a run."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "conn_ids"),
     [
-        ([], "conn_id: got an empty list"),
-        (["a", "b", "a"], "conn_id: got 'a' twice"),
-        (["a", 3], "conn_id: got 3 at place 2"),
-        (["a", ""], "conn_id: got '' at place 2"),
-        ("", "conn_id: got '' at place 1"),
-        ({"a": 1}, "conn_id: got .* of type dict"),
-        (None, "conn_id: got None of type NoneType"),
+        ("a", ["a"]),
+        ("7", ["7"]),
+        (["a", "b"], ["a", "b"]),
+        (("a",), ["a"]),
+        (LazySequence("b", "a"), ["b", "a"]),
+        ("a, b,", ["a", "b"]),
+        ("['a', 'b']", ["a", "b"]),
+        ('["a"]', ["a"]),
+        ("site=hpc", ["a", "b"]),
+        (" site=hpc, gpu=true ", ["a"]),
     ],
 )
-def test_what_is_no_list_of_connections_is_named(given: Any, message: str) -> None:
-    with pytest.raises(errors.RayConfigError, match=f"{message}.*; expected a connection id or a list of different"):
-        selection.connections(given)
+def test_clusters_in_every_form(labelled: None, given: Any, conn_ids: list[str]) -> None:
+    assert selection.resolve(given) == conn_ids
 
 
-def test_one_connection_is_a_list_of_one() -> None:
-    assert selection.connections("a") == selection.connections(["a"]) == ("a",)
+WRONG = [
+    ([], "an empty list"),
+    ("[]", "an empty list"),
+    ("", "''"),
+    (" , ", "' , '"),
+    (None, "None of type NoneType"),
+    (7, "7 of type int"),
+    ({"a": 1}, "{'a': 1} of type dict"),
+    (Path("a"), "PosixPath('a') of type PosixPath"),
+    (["a", 7], "7 at position 2"),
+    (["a", ""], "'' at position 2"),
+    (["site=hpc", "a"], "'site=hpc' at position 1"),
+    (["a,b"], "'a,b' at position 1"),
+    (["a", "b", "a"], "'a' twice"),
+    ("a,b,a", "'a' twice"),
+    ("site=hpc,gpu", "'gpu'"),
+    ("site=hpc,site=lab", "'site' twice"),
+    ("site=", "''"),
+]
 
 
-@pytest.mark.parametrize("given", ["['a', 'b']", '["a", "b"]', ("a", "b")])
-def test_a_list_may_be_a_rendered_template(given: Any) -> None:
-    assert selection.connections(given) == ("a", "b")
+@pytest.mark.parametrize(("given", "got"), WRONG)
+def test_what_names_no_clusters_is_refused_in_the_dag_file_and_in_a_run(given: Any, got: str) -> None:
+    for read in (selection.resolve, selection.resolve_one, selection.check_clusters):
+        with pytest.raises(errors.RayConfigError) as caught:
+            read(given, "clusters")
+        assert (caught.value.field, caught.value.got) == ("clusters", got)
+
+
+def test_labels_that_no_cluster_has(labelled: None) -> None:
+    with pytest.raises(errors.RayConfigError, match=r"conn_id: got the selector 'site=x', which matches none of \['a'"):
+        selection.resolve("site=x")
+
+
+@pytest.mark.parametrize("given", ["a", ["a"], "['a']", "gpu=true"])
+def test_one_cluster_in_every_form(labelled: None, given: Any) -> None:
+    assert selection.resolve_one(given) == "a"
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (["a", "b"], "['a', 'b']"),
+        ("a,b", "'a,b', which stands for ['a', 'b']"),
+        ("site=hpc", "'site=hpc', which stands for ['a', 'b']"),
+    ],
+)
+def test_several_clusters_where_one_is_needed(labelled: None, given: Any, got: str) -> None:
+    with pytest.raises(errors.RayConfigError) as caught:
+        selection.resolve_one(given)
+    assert (caught.value.field, caught.value.got, caught.value.expected) == ("conn_id", got, "exactly one cluster")
+
+
+@pytest.mark.parametrize(("given", "number"), [("a", 1), ("a,b", 2), (["a", "b", "c"], 3), ("site=nowhere", None)])
+def test_the_dag_file_knows_how_many_clusters_are_named(given: Any, number: int | None) -> None:
+    """Airflow is not asked, so labels that no cluster has are not found out."""
+    assert selection.check_clusters(given) == number
+
+
+def test_several_clusters_where_one_is_needed_are_refused_in_the_dag_file() -> None:
+    selection.check_clusters("site=hpc", one=True)
+    selection.check_clusters("a", one=True)
+    with pytest.raises(errors.RayConfigError, match="expected exactly one cluster"):
+        selection.check_clusters(["a", "b"], one=True)
+
+
+def test_what_only_a_run_can_tell_is_left_to_it() -> None:
+    with DAG("d", schedule=None, params={"clusters": []}) as dag:
+        task = RayClusterSensor(task_id="t")
+    templates = ["{{ params.clusters }}", ["{{ params.a }}", "{{ params.a }}"], dag.param("clusters"), task.output]
+    for given in (*templates, lambda context, jinja_env: ["a"]):
+        assert selection.check_clusters(given, one=True) is None
 
 
 @pytest.mark.parametrize("strategy", ["fastest", None, ["first_healthy"]])

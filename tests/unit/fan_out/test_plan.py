@@ -23,7 +23,6 @@ from airflow_provider_ray.fan_out.plan import (
     give_up_job,
     plan_shards,
     replan_shards,
-    resolve,
 )
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
@@ -54,53 +53,6 @@ def shards_of(conn_ids: list[str], work: Work, weights: Any = None, capacity: st
     shards = plan_shards(work, survey, survey.shares({"CPU": 1} if weights is None else weights, capacity))
     assert len({shard.application for shard in shards}) == len(shards)
     return {shard.conn_id: shard for shard in shards}
-
-
-@pytest.mark.parametrize(
-    ("given", "conn_ids"),
-    [
-        (["a", "b"], ["a", "b"]),
-        (("a",), ["a"]),
-        ("a", ["a"]),
-        ("a, b,", ["a", "b"]),
-        ("['a', 'b']", ["a", "b"]),
-        ('["a"]', ["a"]),
-    ],
-)
-def test_clusters_in_all_the_forms_that_params_and_templates_have(given: Any, conn_ids: list[str]) -> None:
-    assert resolve(given) == conn_ids
-
-
-def test_clusters_by_their_labels(monkeypatch: pytest.MonkeyPatch, clusters: Clusters) -> None:
-    first, second = clusters(1, 1)
-    connect(monkeypatch, "c1", first, extra={"labels": {"site": "hpc", "gpu": "true"}})
-    connect(monkeypatch, "c2", second, extra={"labels": "site=hpc"})
-    assert resolve("site=hpc") == ["c1", "c2"]
-    assert resolve("site=hpc,gpu=true") == ["c1"]
-    with pytest.raises(
-        RayConfigError, match=r"clusters: got the selector 'site=moon', which none of \['c1', 'c2'\] has"
-    ):
-        resolve("site=moon")
-
-
-@pytest.mark.parametrize(
-    ("given", "got"),
-    [
-        ([], "an empty list"),
-        ("", "an empty list"),
-        ("[]", "an empty list"),
-        (None, "None of type NoneType"),
-        (7, "7 of type int"),
-        (["a", 7], "7 at place 2"),
-        (["a", ""], "'' at place 2"),
-        ({"a": 1}, "{'a': 1} of type dict"),
-        (["a", "b", "a"], "'a' twice"),
-    ],
-)
-def test_clusters_that_are_none_are_named(given: Any, got: str) -> None:
-    with pytest.raises(RayConfigError) as caught:
-        resolve(given)
-    assert (caught.value.field, caught.value.got) == ("clusters", got)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +106,7 @@ def test_a_cluster_without_the_resource_gets_no_shard(clusters: Clusters) -> Non
     survey = Survey(["c1", "c2"])
     shards = plan_shards(Work(amount=10), survey, survey.shares({"CPU": 1}, "total"))
     assert [(shard.conn_id, shard.amount) for shard in shards] == [("c1", 10)]
-    assert survey.without_work(shards) == {"idle": ["c2"], "away": {}}
+    assert survey.without_work(shards) == {"idle": ["c2"], "unavailable": {}}
 
 
 def test_a_resource_that_nobody_has_cannot_divide(clusters: Clusters) -> None:
@@ -182,7 +134,7 @@ def test_a_cluster_that_does_not_answer_gets_nothing(clusters: Clusters) -> None
     survey = Survey(["c1", "c2"])
     shards = plan_shards(Work(amount=10), survey, survey.shares({"CPU": 1}, "total"))
     assert [(shard.conn_id, shard.amount) for shard in shards] == [("c1", 10)]
-    assert list(survey.without_work(shards)["away"]) == ["c2"]
+    assert list(survey.without_work(shards)["unavailable"]) == ["c2"]
     with pytest.raises(RayClusterUnavailable):
         survey.raise_fault()
 
@@ -191,7 +143,7 @@ def test_a_cluster_whose_head_is_dead_gets_nothing(clusters: Clusters) -> None:
     (first,) = clusters(2)
     first.nodes[0]["state"] = "DEAD"
     survey = Survey(["c1"])
-    assert survey.without_work([])["away"]["c1"].endswith("its head node is dead")
+    assert survey.without_work([])["unavailable"]["c1"].endswith("its head node is dead")
     with pytest.raises(RayClusterUnavailable):
         survey.shares(None, "total")
 

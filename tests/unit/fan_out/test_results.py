@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobFailed
 from airflow_provider_ray.fan_out.plan import Shard
-from airflow_provider_ray.fan_out.results import FAULT_KEY, Chains, complaints, merge, note_fault, succeeded
+from airflow_provider_ray.fan_out.results import FAULT_KEY, MappedTasks, failure_lines, merge, note_fault, succeeded
 
 GROUP = "fan_out.on_cluster"
 
@@ -42,7 +42,7 @@ def shard(conn_id: str = "c1", **fields: Any) -> Shard:
 def outcome(
     states: dict[str, str], xcoms: dict[tuple[str, str], Any] | None = None, serves: bool = True
 ) -> dict[str, Any]:
-    return Chains({"ti": Ti(states, xcoms or {})}, GROUP, serves=serves).outcome(0, shard())  # type: ignore[typeddict-item]
+    return MappedTasks({"ti": Ti(states, xcoms or {})}, GROUP, serves=serves).outcome(0, shard())  # type: ignore[typeddict-item]
 
 
 DONE = {
@@ -52,7 +52,7 @@ DONE = {
 }
 
 
-def test_a_chain_that_came_to_its_end() -> None:
+def test_a_cluster_whose_tasks_succeeded() -> None:
     assert outcome({"submit": "success", "collect": "success", "wait": "success"}, DONE) == {
         "share": 0.5,
         "offset": 0,
@@ -65,7 +65,7 @@ def test_a_chain_that_came_to_its_end() -> None:
     }
 
 
-def test_a_chain_that_does_not_serve() -> None:
+def test_a_cluster_whose_job_does_not_serve() -> None:
     found = outcome({"submit": "success", "wait": "success"}, {**DONE, ("collect", "return_value"): None}, serves=False)
     assert (found["status"], found["output"]) == ("SUCCEEDED", None)
 
@@ -82,7 +82,7 @@ def test_a_chain_that_does_not_serve() -> None:
         ({}, "submit", "the task is None"),
     ],
 )
-def test_a_chain_that_broke_says_where(states: dict[str, str], task: str, message: str) -> None:
+def test_a_cluster_whose_tasks_failed_says_where(states: dict[str, str], task: str, message: str) -> None:
     found = outcome(states, DONE)
     assert found["status"] == "FAILED"
     assert found["output"] is None
@@ -94,7 +94,7 @@ def test_why_a_task_failed_is_noted_and_found_again() -> None:
     ti = Ti({"submit": "success", "collect": "failed", "wait": "failed"}, {})
     note_fault({"ti": ti, "exception": RayClusterUnavailable("GET http://c1", "no answer")})  # type: ignore[typeddict-item]
     ti.xcoms["collect", FAULT_KEY] = ti.pushed[FAULT_KEY]
-    found = Chains({"ti": ti}, GROUP, serves=True).outcome(0, shard())  # type: ignore[typeddict-item]
+    found = MappedTasks({"ti": ti}, GROUP, serves=True).outcome(0, shard())  # type: ignore[typeddict-item]
     assert found["error"] == {
         "task": "collect",
         "error_type": "RayClusterUnavailable",
@@ -113,7 +113,7 @@ def test_a_job_that_failed_is_not_its_clusters_fault() -> None:
     assert noted["seconds"] == 2.5
     ti.states = {f"{GROUP}.{name}_0": state for name, state in {"submit": "success", "wait": "failed"}.items()}
     ti.xcoms["wait", FAULT_KEY] = noted
-    found = Chains({"ti": ti}, GROUP, serves=False).outcome(0, shard())  # type: ignore[typeddict-item]
+    found = MappedTasks({"ti": ti}, GROUP, serves=False).outcome(0, shard())  # type: ignore[typeddict-item]
     assert (found["status"], found["seconds"], found["error"]["task"]) == ("FAILED", 2.5, "wait")
 
 
@@ -131,7 +131,7 @@ BAD = {"status": "FAILED", "error": {"task": "collect", "message": "gone\nfor go
 
 
 def test_every_cluster_is_in_the_result() -> None:
-    merged = merge([(shard("c1"), GOOD), (shard("c2"), BAD)], [], idle=["c3"], away={"c4": "no answer"})
+    merged = merge([(shard("c1"), GOOD), (shard("c2"), BAD)], [], idle=["c3"], unavailable={"c4": "no answer"})
     assert {conn_id: result["status"] for conn_id, result in merged.items()} == {
         "c1": "SUCCEEDED",
         "c2": "FAILED",
@@ -141,16 +141,16 @@ def test_every_cluster_is_in_the_result() -> None:
     keys = {"share", "offset", "amount", "submission_id", "seconds", "output", "status", "error", "taken_over"}
     assert set(merged["c3"]) == set(merged["c4"]) == keys
     assert succeeded(merged) == ["c1"]
-    assert complaints(merged, ["c1"]) == ["c2: collect: gone", "c4: plan: no answer"]
+    assert failure_lines(merged, ["c1"]) == ["c2: collect: gone", "c4: plan: no answer"]
     merged["c2"]["error"] = {"task": "collect", "message": ""}
-    assert complaints(merged, ["c1"])[0] == "c2: collect: no reason given"
+    assert failure_lines(merged, ["c1"])[0] == "c2: collect: no reason given"
 
 
 @pytest.mark.parametrize(("second", "done"), [(GOOD, ["c1", "c2", "c3"]), (BAD, ["c1", "c3"])])
 def test_work_that_others_took_over_is_done_when_all_of_it_is(second: dict[str, Any], done: list[str]) -> None:
     own = [(shard("c1"), GOOD), (shard("c2"), BAD), (shard("c3"), GOOD)]
     taken = [(shard("c1", taken_over_from="c2"), GOOD), (shard("c3", taken_over_from="c2"), second)]
-    merged = merge(own, taken, idle=[], away={})
+    merged = merge(own, taken, idle=[], unavailable={})
     assert [part["from"] for part in merged["c1"]["taken_over"]] == ["c2"]
     assert merged["c2"]["output"] is None
     assert succeeded(merged) == done

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from datetime import timedelta
 from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayJobLost, RayJobStopping
-from airflow_provider_ray.fan_out import ray_fan_out
+from airflow_provider_ray.fan_out import CallOptions, JobOptions, ray_fan_out
+from airflow_provider_ray.fan_out.options import TaskOptions
 from airflow_provider_ray.fan_out.results import note_fault
+from airflow_provider_ray.operators.job import RaySubmitJobOperator
+from airflow_provider_ray.operators.serve import RayServeOperator
 
 JOB = {"entrypoint": "python job.py"}
 SERVING: dict[str, Any] = {"collect": {"path": "/output"}, "release": {"path": "/release"}}
@@ -78,7 +83,7 @@ def test_two_fan_outs_in_one_dag() -> None:
     assert dag.get_task("first.merge").downstream_task_ids == {"second.plan"}
 
 
-def test_defaults_of_the_chains_and_those_of_the_author() -> None:
+def test_defaults_of_the_cluster_tasks_and_those_of_the_author() -> None:
     calls: list[Any] = []
     dag = fan_out(default_args={"retries": 7, "on_failure_callback": calls.append})
     submit = dag.get_task("fan_out.on_cluster.submit")
@@ -111,13 +116,29 @@ def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
     [
         ({"clusters": []}, "clusters", "an empty list"),
         ({"clusters": ["c1", "c1"]}, "clusters", "'c1' twice"),
+        ({"clusters": "c1,c1"}, "clusters", "'c1' twice"),
+        ({"clusters": "site=hpc,gpu"}, "clusters", "'gpu'"),
+        ({"clusters": {"c1": 1}}, "clusters", "{'c1': 1} of type dict"),
         ({"policy": 3}, "policy", "3"),
         ({"policy": "most"}, "policy", "'most'"),
+        ({"policy": 0, "clusters": "site=hpc"}, "policy", "0"),
+        ({"policy": 3, "clusters": "c1, c2"}, "policy", "3"),
+        ({"policy": "most", "clusters": "{{ params.clusters }}"}, "policy", "'most'"),
+        ({"policy": None}, "policy", "None"),
         ({"capacity": "used"}, "capacity", "'used'"),
         ({"weights": {"CPU": -1}}, "weights", "'CPU': -1"),
+        ({"weights": 5}, "weights", "5"),
+        ({"weights": "CPU"}, "weights", "'CPU'"),
         ({"job": {**JOB, "conn_id": "c1"}}, "job", "['conn_id']"),
         ({"collect": {"application": "a"}}, "collect", "['application']"),
         ({"release": {"task_id": "a"}}, "release", "['task_id']"),
+        ({"job": {"entrypont": "true"}}, "job", "['entrypont']"),
+        ({"job": {**JOB, 1: 2, "strategie": "x"}}, "job", "[1, 'strategie']"),
+        ({"job": {"runtime_env": {}}}, "job", "nothing for ['entrypoint']"),
+        ({"job": "python job.py"}, "job", "'python job.py' of type str"),
+        ({"collect": {"pth": "/output"}}, "collect", "['pth']"),
+        ({"collect": {"do_xcom_push": False}}, "collect", "['do_xcom_push']"),
+        ({"collect": {}, "release": {"retrys": 1}}, "release", "['retrys']"),
         ({"release": {"path": "/release"}}, "release", "a value without collect"),
         ({"items": [1]}, "amount and items", "both"),
         ({"amount": None}, "amount and items", "neither"),
@@ -127,6 +148,64 @@ def test_what_cannot_work_is_named_in_the_dag_file(arguments: dict[str, Any], fi
     with pytest.raises(RayConfigError) as caught:
         fan_out(**arguments)
     assert (caught.value.field, caught.value.got) == (field, got)
+
+
+def test_a_misspelt_field_is_told_with_those_there_are() -> None:
+    with pytest.raises(RayConfigError) as caught:
+        fan_out(job={**JOB, "runtime_environment": {}})
+    assert "'runtime_env'" in caught.value.expected
+    assert "'conn_id'" not in caught.value.expected
+    assert "arguments of every task such as 'retries'" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "operator", "not_the_authors"),
+    [
+        (
+            JobOptions,
+            RaySubmitJobOperator,
+            # A cluster's job has one cluster to go to.
+            {"conn_id", "parameters", "submission_id", "wait_for_completion", "strategy"},
+        ),
+        (CallOptions, RayServeOperator, {"conn_id", "application", "submission_id"}),
+    ],
+)
+def test_the_options_are_the_operators_arguments(kind: Any, operator: Any, not_the_authors: set[str]) -> None:
+    of_all = arguments_of(BaseOperator)
+    assert set(TaskOptions.__optional_keys__) == of_all - {
+        "task_id",
+        "dag",
+        "task_group",
+        "default_args",
+        "trigger_rule",
+        "do_xcom_push",
+        "multiple_outputs",
+        "allow_nested_operators",
+        "sla",
+        "resources",
+    }
+    own = set().union(*(arguments_of(each) for each in operator.__mro__ if issubclass(each, BaseOperator))) - of_all
+    assert (kind.__required_keys__ | kind.__optional_keys__) - of_all == own - not_the_authors
+
+
+def arguments_of(operator: Any) -> set[str]:
+    parameters = inspect.signature(operator.__init__).parameters.values()
+    return {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def test_durations_may_be_timedeltas() -> None:
+    minute = timedelta(minutes=1)
+    dag = fan_out(
+        job={**JOB, "poll_interval": minute},
+        collect={"timeout": minute, "poll_interval": minute},
+        release={"request_timeout": minute},
+    )
+    assert dag.get_task("fan_out.on_cluster.submit").poll_interval == 60
+    assert dag.get_task("fan_out.on_cluster.collect").timeout == 60
+    assert dag.get_task("fan_out.on_cluster.collect").poll_interval == 60
+    assert dag.get_task("fan_out.on_cluster.release").request_timeout == 60
+    with pytest.raises(RayConfigError, match="timeout: got 0; expected a number of seconds above 0, or a timedelta"):
+        fan_out(collect={"timeout": 0})
 
 
 @pytest.mark.parametrize("name", ["clusters", "policy", "weights", "amount"])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.sdk import serde
+from airflow.sdk import DAG, serde
 from airflow.sdk._shared.secrets_masker import redact
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_ray.client import errors
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 
@@ -51,6 +53,20 @@ def test_lists_and_calls_applications(dashboard: FakeDashboard) -> None:
         RayHook().call_application("other")
 
 
+def test_durations_of_a_call(dashboard: FakeDashboard) -> None:
+    dashboard.deploy("demo", "/demo", {"answer": 42})
+    seven = timedelta(seconds=7)
+    assert RayHook().call_application("demo", timeout=seven, request_timeout=seven) == {"answer": 42}
+    (request,) = dashboard.asked("GET", "/demo")
+    assert request.headers["x-request-timeout-seconds"].startswith("7")
+    with pytest.raises(
+        errors.RayConfigError, match="timeout: got '7'; expected a number of seconds of 0 or more, or a"
+    ):
+        RayHook().call_application("demo", timeout="7")  # type: ignore[arg-type]
+    with pytest.raises(errors.RayConfigError, match="request_timeout: got 0; expected a number of seconds above 0"):
+        RayHook().call_application("demo", request_timeout=0)
+
+
 def test_capacity(dashboard: FakeDashboard) -> None:
     dashboard.used["CPU"] = 0.5
     capacity = RayHook().get_capacity()
@@ -62,6 +78,18 @@ def test_capacity(dashboard: FakeDashboard) -> None:
 def test_an_unknown_connection_is_named(dashboard: FakeDashboard) -> None:
     with pytest.raises(AirflowNotFoundException, match="nowhere"):
         RayHook("nowhere").get_config()
+
+
+def test_a_connection_of_another_type_may_come_from_default_args(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "snowflake", "host": "x"}))
+    with DAG("d", schedule=None, default_args={"conn_id": "warehouse"}):
+        task = RayServeOperator(task_id="call", application="demo")
+    with pytest.raises(errors.RayConfigError) as caught:
+        task.execute({})
+    assert str(caught.value) == (
+        "conn_id: got 'warehouse' of type 'snowflake'; expected a connection of type 'ray'; "
+        "a conn_id in default_args reaches every task that does not set its own"
+    )
 
 
 def test_a_bad_field_is_named_with_its_connection(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from airflow.sdk import RetryAction
 
 from airflow_provider_ray.client import errors
 from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy, ray_retry_policy
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 
 
 def failed(error_type: str | None) -> errors.RayJobFailed:
@@ -41,16 +41,23 @@ def failed(error_type: str | None) -> errors.RayJobFailed:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
 )
 def test_infrastructure_is_retried_and_user_code_is_not(error: Exception, action: RetryAction) -> None:
-    assert ray_retry_policy().evaluate(error, 1, 3).action == action
+    assert RayRetryPolicy().evaluate(error, 1, 3).action == action
 
 
 @pytest.mark.parametrize(("try_number", "seconds"), [(1, 5), (2, 10), (4, 40), (5, 60), (10**6, 60)])
 def test_delays_grow_up_to_the_longest(try_number: int, seconds: float) -> None:
-    policy: Any = ray_retry_policy(delay=timedelta(seconds=5), max_delay=60)
+    policy: Any = RayRetryPolicy(delay=timedelta(seconds=5), max_delay=60)
     decision = policy.evaluate(errors.RayJobLost.from_message("lost"), try_number, 10**7)
     assert decision.retry_delay == timedelta(seconds=seconds)
 
 
+@pytest.mark.parametrize("arguments", [{"delay": "10"}, {"delay": -1}, {"max_delay": timedelta(seconds=-1)}], ids=str)
+def test_a_delay_that_is_none_is_named_in_the_dag_file(arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    with pytest.raises(errors.RayConfigError, match=f"^{name}: got .*; expected a number of seconds of 0 or more"):
+        RayRetryPolicy(**arguments)
+
+
 def test_survives_serialization() -> None:
-    policy = ray_retry_policy(delay=7, max_delay=70)
+    policy = RayRetryPolicy(delay=7, max_delay=70)
     assert vars(RayRetryPolicy.deserialize(policy.serialize())) == vars(policy)

@@ -22,7 +22,7 @@ from airflow_provider_ray.client.jobs import submission
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.attempt import CurrentJob
-from airflow_provider_ray.jobs.retry_policy import ray_retry_policy
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.jobs.stopping import StoppableJob
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -137,7 +137,7 @@ def test_a_job_out_of_sight_is_stopped_when_the_policy_wants_no_retry(
     dashboard.default_outcome = Outcome(ends_after=None)
     dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
     with pytest.raises(errors.RayAuthError, match="403"):
-        run(operator(deferrable=deferrable, retry_policy=ray_retry_policy()), attempts.context(max_tries=3))
+        run(operator(deferrable=deferrable, retry_policy=RayRetryPolicy()), attempts.context(max_tries=3))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
 
@@ -588,7 +588,7 @@ def test_killing_the_task_stops_the_job(dashboard: FakeDashboard, context: Any) 
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
     worker.join(timeout=10)
     (failure,) = failures
-    assert ray_retry_policy().evaluate(failure, 1, 1).action == RetryAction.RETRY
+    assert RayRetryPolicy().evaluate(failure, 1, 1).action == RetryAction.RETRY
 
 
 def test_a_kill_that_cannot_reach_the_cluster_says_so(

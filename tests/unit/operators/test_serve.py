@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -175,6 +176,7 @@ def test_never_sends_the_clusters_token_to_serve(context: Any, monkeypatch: pyte
         ({"headers": {"a": 1}}, "headers: .*string values"),
         ({"path": None}, "path: got None; expected a path"),
         ({"timeout": "60"}, "timeout: got '60'; expected a number of seconds"),
+        ({"conn_id": ["fake", "{{ 'other' }}"]}, r"conn_id: got \['fake', .*; expected exactly one cluster"),
         ({"max_answer_bytes": 0}, "max_answer_bytes: got 0"),
     ],
 )
@@ -183,6 +185,57 @@ def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(errors.RayConfigError, match=message):
         operator(**arguments).execute(context)
+    assert not dashboard.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"conn_id": ["a", "b"]}, r"conn_id: got \['a', 'b'\]; expected exactly one cluster"),
+        ({"conn_id": "a, b"}, r"conn_id: got 'a, b', which stands for \['a', 'b'\]; expected exactly one cluster"),
+        ({"conn_id": []}, "conn_id: got an empty list"),
+        ({"conn_id": None}, "conn_id: got None of type NoneType"),
+        ({"timeout": "60"}, "timeout: got '60'; expected a number of seconds above 0, or a timedelta"),
+        ({"poll_interval": 0}, "poll_interval: got 0; expected a number of seconds above 0"),
+        ({"request_timeout": timedelta(seconds=-1)}, "request_timeout: got datetime.timedelta"),
+    ],
+)
+def test_what_is_literal_and_wrong_is_named_in_the_dag_file(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.RayConfigError, match=message):
+        operator(**arguments)
+
+
+def test_durations_may_be_timedeltas(dashboard: FakeDashboard, context: Any) -> None:
+    dashboard.deploy("demo", "/demo", {"ok": True})
+    task = operator(
+        request_timeout=timedelta(seconds=7), timeout=timedelta(minutes=1), poll_interval=timedelta(seconds=0.5)
+    )
+    assert (task.timeout, task.poll_interval) == (60, 0.5)
+    assert task.execute(context) == {"ok": True}
+    (request,) = dashboard.asked("GET", "/demo")
+    assert request.headers["x-request-timeout-seconds"].startswith("7")
+
+
+@MODES
+@pytest.mark.parametrize("given", [["fake"], "['fake']", "place=here"])
+def test_one_cluster_in_every_form(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool, given: Any
+) -> None:
+    connect(monkeypatch, "fake", dashboard, extra={"labels": "place=here"})
+    dashboard.deploy("demo", "/demo", {"ok": True})
+    dashboard.fail(404, path="/-/routes")
+    assert run(operator(conn_id=given, deferrable=deferrable), context) == {"ok": True}
+
+
+def test_a_selector_of_several_clusters_is_refused(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for conn_id in ("fake", "other"):
+        connect(monkeypatch, conn_id, dashboard, extra={"labels": "place=here"})
+    with pytest.raises(
+        errors.RayConfigError, match=r"'place=here', which stands for \['fake', 'other'\]; expected exactly one"
+    ):
+        operator(conn_id="place=here").execute(context)
     assert not dashboard.requests
 
 

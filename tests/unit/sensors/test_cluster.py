@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from airflow.sdk.exceptions import (
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferred,
 )
 
 from airflow_provider_ray.client import errors
@@ -171,9 +173,8 @@ def test_a_connection_that_is_gone_in_the_triggerer(
 ) -> None:
     dashboard.nodes[0]["state"] = "DEAD"
     task = sensor(deferrable=True)
-    trigger = task._trigger()
-    trigger.conn_ids = ["nowhere"]
-    monkeypatch.setattr(task, "_trigger", lambda: trigger)
+    trigger = task._trigger(["nowhere"], 1)
+    monkeypatch.setattr(task, "_trigger", lambda conn_ids, required: trigger)
     with pytest.raises(errors.RayTriggerError, match="AirflowNotFoundException.*nowhere"):
         run(task, context)
 
@@ -196,7 +197,9 @@ def test_gives_the_worker_back_between_two_looks(dashboard: FakeDashboard, conte
         ({"conn_id": ["fake", None]}, "conn_id: got None"),
         ({"conn_id": ["fake", "fake"]}, "conn_id: got 'fake' twice"),
         ({"require": "most"}, "require: got 'most'"),
-        ({"require": 2}, "require: got 2; expected 'all', 'any' or a number from 1 to 1"),
+        ({"require": 2}, "require: got 2; expected 'all', 'any' or a number from 1 to 1, the number of clusters"),
+        ({"conn_id": "site=a,site=b"}, "conn_id: got 'site' twice"),
+        ({"conn_id": "site=nowhere"}, "conn_id: got the selector 'site=nowhere', which matches none of"),
         ({"free_resources": {"CPU": "x"}}, r"free_resources\['CPU'\]: got 'x'"),
         ({"max_running_jobs": -1}, "max_running_jobs: got -1"),
     ],
@@ -207,6 +210,68 @@ def test_bad_arguments_are_named(
     with pytest.raises(errors.RayConfigError, match=message):
         sensor(**arguments).execute(context)
     assert not dashboard.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"conn_id": []}, "conn_id: got an empty list"),
+        ({"conn_id": "a,b,a"}, "conn_id: got 'a' twice"),
+        ({"conn_id": "site=a,gpu"}, "conn_id: got 'gpu'"),
+        ({"require": "most"}, "require: got 'most'; expected 'all', 'any' or a number from 1 to 1"),
+        ({"require": 3, "conn_id": "a,b"}, "require: got 3; expected 'all', 'any' or a number from 1 to 2"),
+        ({"require": 0, "conn_id": "site=a"}, "require: got 0; expected 'all', 'any' or a number of at least 1"),
+    ],
+)
+def test_what_is_literal_and_wrong_is_named_in_the_dag_file(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.RayConfigError, match=message):
+        sensor(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"require": 3, "conn_id": "{{ params.clusters }}"},
+        {"require": "{{ params.require }}"},
+        {"require": 3, "conn_id": "site=a"},
+        {"poke_interval": timedelta(seconds=5), "timeout": timedelta(hours=1)},
+    ],
+)
+def test_what_only_a_run_can_tell_is_left_to_it(arguments: dict[str, Any]) -> None:
+    assert sensor(**arguments).poke_interval in (0.1, 5.0)
+
+
+@MODES
+@pytest.mark.parametrize("given", ["fake, other", "['fake', 'other']", "place=here"])
+def test_clusters_in_every_form(
+    dashboard: FakeDashboard,
+    other: FakeDashboard,
+    context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    deferrable: bool,
+    given: str,
+) -> None:
+    for conn_id, fake in {"fake": dashboard, "other": other}.items():
+        connect(monkeypatch, conn_id, fake, extra={"labels": "place=here"})
+        fake.used["CPU"] = 2.0
+        later(fake.used.clear)
+    task = sensor(conn_id=given, free_resources={"CPU": 1}, deferrable=deferrable)
+    assert set(run(task, context)) == {"fake", "other"}
+
+
+def test_labels_may_change_while_the_triggerer_waits(
+    dashboard: FakeDashboard, other: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict is on the clusters that were waited for."""
+    for conn_id, fake in {"fake": dashboard, "other": other}.items():
+        connect(monkeypatch, conn_id, fake, extra={"labels": "place=here"})
+    dashboard.used["CPU"] = 2.0
+    task = sensor(conn_id="place=here", free_resources={"CPU": 1}, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    connect(monkeypatch, "third", dashboard, extra={"labels": "place=here"})
+    event = {"ready": {"fake": {}, "other": {}}, "waiting": {}, "fault": None}
+    assert set(task.execute_complete(context, event, **(deferred.value.kwargs or {}))) == {"fake", "other"}
 
 
 def test_can_be_mapped_and_stored() -> None:

@@ -1,0 +1,32 @@
+"""Durations as authors give them: a number of seconds or a ``timedelta``."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from airflow_provider_ray.client.errors import RayConfigError
+
+
+def seconds(field: str, value: float | timedelta, *, zero: bool = False) -> float:
+    """A duration in seconds.
+
+    :param field: name of the argument, for the error.
+    :param value: a number of seconds or a ``timedelta``.
+    :param zero: accept 0 as well.
+    :raises RayConfigError: when the value is negative, infinite, 0 without ``zero``, or not a duration.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not 0 <= number < math.inf or (number == 0 and not zero):
+        least = "of 0 or more" if zero else "above 0"
+        raise RayConfigError(field, repr(value), f"a number of seconds {least}, or a timedelta")
+    return number
+
+
+def optional_seconds(field: str, value: float | timedelta | None) -> float | None:
+    """A duration in seconds, or None for no limit.
+
+    :raises RayConfigError: see :func:`seconds`.
+    """
+    return None if value is None else seconds(field, value)
