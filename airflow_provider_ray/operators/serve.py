@@ -99,7 +99,7 @@ class RayServeOperator(BaseOperator):
         self._check_arguments()
         conn_id, end_time = resolve_one(self.conn_id), time() + self.timeout
         if self.deferrable and not self._answers(conn_id):
-            # The worker that goes on calls the cluster that was waited for, even if labels have changed by then.
+            # The resumed task calls the cluster that the trigger waited for, even if labels have changed since.
             self.defer(
                 trigger=self._trigger(conn_id, end_time),
                 method_name="execute_complete",
