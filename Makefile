@@ -13,24 +13,34 @@ GOOGLE := .venv-google
 SETUP_GOOGLE := $(GOOGLE)/.setup-$(PY)
 BIN := $(VENV)/bin
 LOCKED := 311 312 313
-# They spend their time waiting, so there may be more processes than cores; those of one file share ports.
-UNIT_TESTS = $(BIN)/python -m pytest --numprocesses 4 --dist loadfile tests/unit
-# They look for free ports of the host, where nobody else may start a head meanwhile.
-HOST_TESTS := tests/unit/test_local.py
+PYTEST := $(BIN)/python -m pytest
+# Most tests spend their time waiting, so there are more processes than cores. Tests of one xdist_group share a process.
+PARALLEL := --dist loadgroup --numprocesses
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit test-without-ray test-ray chaos lint format types demo up down bench lock screenshots clean
+.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit test-rest test-all chaos check lint format types imports demo up down bench lock screenshots clean
 
 help:
-	@echo 'make demo [CONF=...]  three local Ray clusters, Airflow and one run of the Dag, from set-up to take-down'
-	@echo 'make up, make down    the same, kept running for a look at the UI, and taken down again'
-	@echo 'make test             set-up and all tests but the longest faults; make test-unit: those that start neither Ray nor Airflow'
-	@echo 'make chaos            all of the fault suite, and nothing else; it writes docs/reliability.md'
-	@echo 'make lint, types      ruff and mypy; make format: rewrite what ruff can'
-	@echo 'make bench            benchmarks against other providers and the plain patterns'
-	@echo 'make screenshots      pictures of the UI for docs/; installs Chromium'
-	@echo 'make setup            the virtual environment $(VENV); PYTHON=python3.12 chooses the interpreter'
-	@echo 'make lock             new lock files; UPGRADE=--upgrade to newest versions'
+	@echo 'make demo [CONF=...]  run the demo from start to finish: three Ray clusters, Airflow, one Dag run, teardown'
+	@echo 'make up, make down    start the demo and leave it running, so that you can explore the UI; stop it'
+	@echo
+	@echo 'make test             unit tests with coverage, contract tests, and one end-to-end run of each kind (minutes)'
+	@echo 'make test-unit        only the tests that start neither Ray nor Airflow'
+	@echo 'make test-all         make test and make test-rest'
+	@echo 'make test-rest        what make test leaves out: the faults, the browser, Ray 2.49, the processing job'
+	@echo 'make chaos            the complete fault suite; rewrites docs/reliability.md'
+	@echo
+	@echo 'make check            all static checks: lint, types and imports'
+	@echo 'make lint             ruff, which checks style and formatting'
+	@echo 'make types            mypy in strict mode'
+	@echo 'make imports          import-linter, which checks that the layers import downward only and have no cycles'
+	@echo 'make format           fix and reformat what ruff can'
+	@echo
+	@echo 'make bench            benchmark the provider against other providers and plain patterns'
+	@echo 'make screenshots      retake the screenshots in docs/'
+	@echo
+	@echo 'make setup            create the virtual environment $(VENV); choose the interpreter with PYTHON=python3.12'
+	@echo 'make lock             regenerate the lock files; upgrade all versions with UPGRADE=--upgrade'
 	@echo 'make clean            remove virtual environments, caches and results'
 
 setup: $(SETUP)
@@ -69,27 +79,31 @@ supported:
 
 locks/$(PY).txt locks/ray249-$(PY).txt locks/google-$(PY).txt: | supported
 
-# What starts neither heads nor an Airflow with workers spends its time waiting, beside what does.
-test: setup setup-ray249 setup-postgres setup-browser
-	$(MAKE) --jobs 2 --output-sync=target test-without-ray test-ray
-	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/browser --ignore tests/contract --ignore tests/ray
+test: setup setup-postgres
+	$(PYTEST) $(PARALLEL) 6 -m 'not full' --cov --cov-report= tests/unit tests/contract
+	$(PYTEST) -m 'not full' tests/e2e
+	$(BIN)/python -m dev.coverage_floor
 
-test-without-ray:
-	$(UNIT_TESTS) --ignore $(HOST_TESTS)
-	$(BIN)/python -m pytest tests/browser
+test-rest: setup setup-ray249 setup-postgres setup-browser
+	$(PYTEST) $(PARALLEL) 2 -m full tests/contract tests/ray tests/browser
+	$(PYTEST) -m full tests/e2e
 
-test-ray:
-	$(BIN)/python -m pytest $(HOST_TESTS) tests/contract tests/ray
-
-chaos: setup setup-ray249 setup-postgres
-	$(BIN)/python -m pytest tests/e2e -k faults --chaos --reliability-table docs/reliability.md
+test-all: test test-rest
 
 test-unit: setup
-	$(UNIT_TESTS)
+	$(PYTEST) $(PARALLEL) 6 tests/unit
+
+chaos: setup setup-ray249 setup-postgres
+	$(PYTEST) tests/e2e -k faults --chaos --reliability-table docs/reliability.md
+
+check: lint types imports
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+imports: setup
+	$(BIN)/lint-imports
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -114,7 +128,7 @@ screenshots: setup setup-browser
 	$(BIN)/python -m dev.screenshots
 	$(BIN)/python -m dev.page_pictures
 
-# The end-to-end tests' Airflow has its database there.
+# The database of the end-to-end tests' Airflow.
 setup-postgres:
 	@{ command -v pg_lsclusters || command -v initdb; } >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends postgresql; }
 
@@ -135,4 +149,4 @@ lock:
 	done
 
 clean:
-	rm -rf $(VENV) $(RAY249) $(GOOGLE) out dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RAY249) $(GOOGLE) out dist .coverage .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

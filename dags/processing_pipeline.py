@@ -84,7 +84,7 @@ def params() -> dict[str, Param]:
             section=serving,
         ),
         "linger_seconds": _count(
-            120, "Linger (s)", "Maximum time for which a job serves its output.", serving, minimum=0
+            120, "Linger (s)", "Maximum time that a job serves its output.", serving, minimum=0
         ),
     }
 

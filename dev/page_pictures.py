@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Literal
-
-from playwright.sync_api import FrameLocator
+from typing import TYPE_CHECKING, Literal
 
 from dev import demo
 from dev.page_site import DAG_ID, Site, connected, fifty, site, three
 from dev.screenshots import IMAGES, WIDTH, Camera, camera
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FrameLocator
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # Time until a hanging cluster is recognized as such.

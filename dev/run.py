@@ -8,11 +8,13 @@ from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dev.airflow_api import UNFINISHED, AirflowApi, ApiError
 from dev.airflow_processes import StackError
-from dev.airflow_stack import AirflowStack
+
+if TYPE_CHECKING:
+    from dev.airflow_stack import AirflowStack
 
 DAG_ID = "ray_processing_fan_out"
 # Transient states that are not worth printing.

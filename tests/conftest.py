@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import tests.traced_threads  # noqa: F401
 from tests.fake_dashboard import FakeDashboard
 
 # Below the time after which pytest-timeout strikes: its signal leaves the event loop of anyio's runner stuck.

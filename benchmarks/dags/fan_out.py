@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.sdk import dag
 
 from airflow_provider_ray.fan_out import ray_fan_out
-from airflow_provider_ray.fan_out.plan import Shard
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.fan_out.plan import Shard
 
 WORK = """
 import json, sys, time

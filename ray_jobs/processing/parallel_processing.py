@@ -8,15 +8,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from actors.provider import Provider
 from functions.division import division_round_robin
 from functions.parameters import JobParameters, ParameterError, read_parameters
-from ray.actor import ActorHandle
 from tasks.collector import collector
 from tasks.preprocess import preprocess
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 
 def parallel_processing(parameters: JobParameters) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect, sync_playwright
 
 from dev.page_site import Site, connected, fifty, site, three
 from dev.screenshots import CHROMIUM, FLAGS
@@ -24,7 +24,8 @@ expect.set_options(timeout=PATIENCE_MS)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(300))
+            for marker in (pytest.mark.full, pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)):
+                item.add_marker(marker)
 
 
 # A list of connections is used again for five seconds, and a page asks every three; on a slow host that is not all.
@@ -71,7 +72,7 @@ class Window:
     page: Page
     url: str
     complaints: list[str] = field(default_factory=list)
-    here: Any = None
+    here: Page | FrameLocator = field(init=False)
 
     def __post_init__(self) -> None:
         self.page.on("console", self._note)

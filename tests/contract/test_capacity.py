@@ -39,11 +39,12 @@ time.sleep(600)
 
 async def told(client: RayClient, expected: Callable[[Capacity], bool]) -> Capacity:
     """Ray itself looks at what is used every five seconds, and begins some seconds after the head."""
-    last = None
+    last = await read_capacity(client)
     try:
         async with asyncio.timeout(60):
-            while not expected(last := await read_capacity(client)):
+            while not expected(last):
                 await asyncio.sleep(0.5)
+                last = await read_capacity(client)
     except TimeoutError as error:
         raise AssertionError(f"at last it was {last}") from error
     return last

@@ -1,7 +1,8 @@
 """One real Airflow and three real Ray clusters for all end-to-end tests.
 
 All Dag runs that need no attention are triggered at once, so that they wait for each other's jobs as little as
-possible; each test then waits for its own run.
+possible; each test then waits for its own run. Those tests, and the fan-out, are what ``make test`` runs; tests that
+intervene in a run of their own, and the faults, have the marker ``full`` and are left to ``make test-all``.
 """
 
 from __future__ import annotations
@@ -71,11 +72,12 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
 
 
 @pytest.fixture(scope="package")
-def clusters() -> Iterator[list[LocalCluster]]:
-    """Parts of one system that differ: in release, in authentication, in size."""
+def clusters(request: pytest.FixtureRequest) -> Iterator[list[LocalCluster]]:
+    """Parts of one system that differ: in authentication, in size and, with tests marked ``full``, in release."""
+    full = any(item.get_closest_marker("full") for item in request.session.items)
     kinds = [
         LocalOptions(),
-        LocalOptions(ray_executable=str(RAY249)),
+        LocalOptions(ray_executable=str(RAY249)) if full else LocalOptions(),
         LocalOptions(num_cpus=4, tokens=[secrets.token_hex(16)]),
     ]
     with ExitStack() as running:

@@ -54,7 +54,8 @@ class CountingRun(Run):
     def triggerer(self) -> int | None:
         """The triggerer that has the task's trigger."""
         trigger = self.task("count")["trigger"]
-        return trigger and trigger["triggerer_id"]
+        found: int | None = trigger and trigger["triggerer_id"]
+        return found
 
     def counted(self) -> list[str]:
         """The driver's lines in the log of the last attempt."""

@@ -15,6 +15,8 @@ from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun
 from tests.e2e.reliability import Report
 from tests.e2e.runs import eventually
 
+pytestmark = pytest.mark.full
+
 Start = Callable[..., CountingRun]
 LONGER, LONGEST, HANG_SECONDS = 40, 120, 40
 # Longest time between two reads of a log in a job's first minute, on a slow host.

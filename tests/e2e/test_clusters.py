@@ -49,6 +49,7 @@ def test_the_sensor_fails_at_once_when_it_is_refused(run: Run, clusters: list[Lo
     assert str(clusters[2].token) not in run.text("refused")
 
 
+@pytest.mark.full
 def test_the_table_of_all_connections(airflow: AirflowStack, clusters: list[LocalCluster]) -> None:
     printed = airflow.command("ray", "clusters", "-o", "json")
     rows = {row["conn_id"]: row for row in json.loads(printed)}

@@ -12,6 +12,8 @@ import pytest
 from airflow_provider_ray import local
 from dev import airflow_processes, airflow_stack
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 
 

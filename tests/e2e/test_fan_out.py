@@ -167,6 +167,7 @@ def test_items_over_the_clusters_with_a_label(runs: dict[str, Run]) -> None:
     assert printed == [["e2e", "it's $(light)", "lighter"], ["e2e", "heavy", "lightest"]]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("runs")
 def test_the_schedule_starts_a_run_that_does_the_same(airflow: AirflowStack) -> None:
     """Without catch-up, a Dag that is switched on makes up for its latest date alone."""
@@ -182,6 +183,7 @@ def test_the_schedule_starts_a_run_that_does_the_same(airflow: AirflowStack) -> 
     assert counts == [250, 250, 500]
 
 
+@pytest.mark.full
 def test_a_failing_job_fails_the_run_and_is_explained(
     airflow: AirflowStack, tmp_path: Path, capsys: pytest.CaptureFixture[str], clusters: list[LocalCluster]
 ) -> None:

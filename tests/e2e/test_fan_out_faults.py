@@ -36,7 +36,7 @@ MERGED = "fan_out.merge"
 FAIL_OVER = "e2e_faults_fail_over"
 LIMIT = 2
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.full, pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -125,6 +125,7 @@ def test_a_connection_that_cannot_work_fails_the_task(runs: dict[str, Run], conn
     assert reason in run.text(conn_id)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("dag_id", "index", "state"), [("e2e_killed_deferred", 2, "deferred"), ("e2e_killed_running", 0, "running")]
 )
@@ -140,6 +141,7 @@ def test_a_job_whose_task_is_failed_by_hand_is_stopped(
     assert len(run.jobs(clusters[index], "sleep")) == 1
 
 
+@pytest.mark.full
 def test_a_task_that_is_failed_right_after_its_deferral_leaves_no_running_job(
     trigger: Trigger, clusters: list[LocalCluster]
 ) -> None:
@@ -151,6 +153,7 @@ def test_a_task_that_is_failed_right_after_its_deferral_leaves_no_running_job(
     assert [job for job in run.jobs(clusters[2], "sleep") if job["status"] != "STOPPED"] == []
 
 
+@pytest.mark.full
 def test_what_is_submitted_cannot_be_read_in_airflows_database(trigger: Trigger, database: Database) -> None:
     run = trigger("e2e_killed_deferred")
     run.reaches("sleep", "deferred")
@@ -166,6 +169,7 @@ def running_job(run: Run, cluster: LocalCluster) -> Sequence[dict[str, Any]] | N
     return [job for job in run.jobs(cluster, "sleep") if job["status"] == "RUNNING"] or None
 
 
+@pytest.mark.full
 def test_clearing_a_deferred_task_stops_its_job_and_submits_another(
     trigger: Trigger, clusters: list[LocalCluster]
 ) -> None:
@@ -177,6 +181,7 @@ def test_clearing_a_deferred_task_stops_its_job_and_submits_another(
     assert [job["status"] for job in run.jobs(clusters[1], "sleep")] == ["STOPPED", "SUCCEEDED"]
 
 
+@pytest.mark.full
 def test_a_deferred_task_holds_no_slot(trigger: Trigger) -> None:
     run = trigger("e2e_slot")
     run.reaches("waiting", "deferred")

@@ -18,7 +18,7 @@ from dev.airflow_stack import AirflowStack
 from tests.e2e.reliability import Report
 from tests.e2e.runs import Run, eventually, submitted_jobs
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.full, pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 KILLING_SECONDS, PAUSE_SECONDS = 180, 2
 

@@ -20,6 +20,8 @@ from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, run_mode,
 from tests.e2e.reliability import Report
 from tests.e2e.runs import eventually
 
+pytestmark = pytest.mark.full
+
 AWAY_SECONDS, SHORTER = 20, 5
 BEGIN_SECONDS = 120.0
 RUN_SECONDS, LONG_RUN_SECONDS = 30, 120

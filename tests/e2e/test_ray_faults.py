@@ -21,7 +21,7 @@ from tests.e2e.faults import DEFERRED, CountingRun, Playing, side_by_side
 from tests.e2e.reliability import Report
 from tests.e2e.runs import Run, eventually, get
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.full, pytest.mark.chaos]
 
 RUN_SECONDS, ENDLESS_SECONDS = 30, 600
 BACK_SECONDS = 120.0

@@ -19,6 +19,8 @@ from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, run_mode,
 from tests.e2e.reliability import Report
 from tests.e2e.runs import Run, eventually
 
+pytestmark = pytest.mark.full
+
 # Long enough to be seen running on a slow host.
 LONGER, LONGEST = 30, 120
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import distribution
 from importlib.resources import files
 from typing import Any
 
@@ -29,9 +29,10 @@ def test_fits_airflows_schema() -> None:
 
 
 def test_is_what_the_entry_point_returns() -> None:
-    (entry,) = (e for e in entry_points(group="apache_airflow_provider") if e.dist.name == "airflow-provider-ray-fleet")
+    own = distribution("airflow-provider-ray-fleet")
+    (entry,) = own.entry_points.select(group="apache_airflow_provider")
     assert entry.load()() == get_provider_info()
-    assert get_provider_info()["package-name"] == entry.dist.name
+    assert get_provider_info()["package-name"] == own.name
 
 
 def test_every_name_can_be_imported() -> None:

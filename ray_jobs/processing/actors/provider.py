@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import ray
-from functions.parameters import DataParameters
 from functions.statistics import batch_statistics, summarize
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from functions.parameters import DataParameters
+    from numpy.typing import NDArray
 
 
 # Reserve a tiny share of a CPU, so that concurrent jobs on a small head never wait forever for each other's CPUs.

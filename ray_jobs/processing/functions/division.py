@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from functions.generator import choices
-from functions.parameters import DataParameters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from functions.parameters import DataParameters
 
 BLOCK = 2**15
 

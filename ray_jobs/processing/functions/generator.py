@@ -7,11 +7,13 @@ anywhere and in any order, with the same result.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.parameters import DataParameters
+if TYPE_CHECKING:
+    from functions.parameters import DataParameters
 
 Words = NDArray[np.uint64]
 

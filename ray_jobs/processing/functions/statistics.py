@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from functions.division import BLOCK
 from functions.generator import choices, stem_letters
-from functions.parameters import DataParameters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from functions.parameters import DataParameters
 
 VALUES = ("seed", "name", "priority", "length")
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-from functions.parameters import ServeParameters
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
 
 from serve.requests import Requests
+
+if TYPE_CHECKING:
+    from functions.parameters import ServeParameters
+    from ray.serve.handle import DeploymentHandle
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
+
 import ray
-from actors.provider import Provider
-from numpy.typing import NDArray
-from ray.actor import ActorHandle
+
+if TYPE_CHECKING:
+    import numpy as np
+    from actors.provider import Provider
+    from numpy.typing import NDArray
+    from ray.actor import ActorHandle
 
 
 @ray.remote(num_cpus=0.01)

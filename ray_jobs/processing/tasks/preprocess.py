@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
-from actors.provider import Provider
-from functions.parameters import DataParameters
-from numpy.typing import NDArray
-from ray.actor import ActorHandle
+
+if TYPE_CHECKING:
+    from actors.provider import Provider
+    from functions.parameters import DataParameters
+    from numpy.typing import NDArray
+    from ray.actor import ActorHandle
 
 CHUNK = 2**18
 

@@ -48,14 +48,14 @@ def e2e_sensors() -> None:
     soft = RayJobSensor(
         task_id="soft",
         conn_id="ray_local_2",
-        submission_id=bad.output["submission_id"],
+        submission_id=bad.output["submission_id"],  # type: ignore[index]
         soft_fail=True,
         poke_interval=2,
     )
     hard = RayJobSensor(
         task_id="hard",
         conn_id="ray_local_2",
-        submission_id=bad.output["submission_id"],
+        submission_id=bad.output["submission_id"],  # type: ignore[index]
         deferrable=True,
         poke_interval=2,
         timeout=120,

@@ -23,6 +23,9 @@ from airflow_provider_ray.local.ports import Ports, choose_ports, is_free
 
 StandIn = Callable[[str], str]
 
+# They look for free ports of the host, where no other test may start a head meanwhile.
+pytestmark = pytest.mark.xdist_group("heads")
+
 
 def listener(port: int, *, shared: bool = False) -> socket.socket:
     server = socket.socket()
@@ -127,7 +130,9 @@ class TestState:
         assert stat.S_IMODE(state_file.stat().st_mode) == 0o600
 
     def test_directory_without_clusters(self, tmp_path: Path) -> None:
-        assert local.load(tmp_path) == local.status(tmp_path) == local.down(tmp_path) == []
+        assert local.load(tmp_path) == []
+        assert local.status(tmp_path) == []
+        assert local.down(tmp_path) == []
 
     def test_token_is_in_no_repr(self) -> None:
         assert "s3cret" not in repr(cluster(token="s3cret"))

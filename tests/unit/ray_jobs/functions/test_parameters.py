@@ -12,7 +12,7 @@ from functions.parameters import ParameterError, parse_parameters, read_paramete
 
 from tests.unit.ray_jobs import naive
 
-SCRIPT = Path(__file__).parents[3] / "ray_jobs" / "processing" / "parallel_processing.py"
+SCRIPT = Path(__file__).parents[4] / "ray_jobs" / "processing" / "parallel_processing.py"
 MISSING = object()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import entry_points
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from airflow.sdk.types import TaskInstanceKey
@@ -38,3 +38,9 @@ def test_its_addresses_are_below_the_root_of_the_ui(root: str) -> None:
     key = TaskInstanceKey("dag/1", "a.b", "manual__2026-01-01T00:00:00+00:00", 1, 3)
     path = "ray/dags/dag%2F1/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00/tasks/a.b/3/picture"
     assert urljoin(root, RayPictureLink().get_link(operator, ti_key=key)) == root + path
+
+
+def test_its_views_are_routes_of_its_application() -> None:
+    (served,) = RayPlugin().fastapi_apps
+    routes = {f"{served['url_prefix']}{route.path}" for route in served["app"].routes}
+    assert {f"/{urlsplit(view['href']).path}" for view in RayPlugin.external_views} <= routes

@@ -48,8 +48,8 @@ def test_summaries_equal_those_of_the_tuples_one_by_one(parameters: dict[str, An
     assert [[row[key] for key in plain] for row in found] == [[row[key] for key in plain] for row in expected]
     for value in VALUES:
         for key in ("mean", "variance"):
-            flat = [[number for row in rows for number in row[value][key]] for rows in (found, expected)]
-            np.testing.assert_allclose(*flat, rtol=1e-12, atol=1e-12)
+            actual, desired = ([number for row in rows for number in row[value][key]] for rows in (found, expected))
+            np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-12)
 
 
 def test_statistics_equal_numpys_own_of_the_real_tuples() -> None:
