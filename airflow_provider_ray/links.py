@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from airflow.providers.common.compat.sdk import XCom
 from airflow.sdk import BaseOperatorLink
-from airflow.sdk.execution_time.xcom import XCom
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -27,9 +27,11 @@ class RayJobLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
+        """Text of the button."""
         return "Ray job"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address, or nothing while there is none."""
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 
@@ -41,8 +43,10 @@ class RayPictureLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
+        """Text of the button."""
         return "Ray plots"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address of the picture, whether there is one or not."""
         dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         return f"ray/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{ti_key.map_index}/picture"

@@ -29,14 +29,12 @@ attempt of the task may.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from airflow_provider_ray.client.json_text import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from airflow_provider_ray.client.api.models import JobDetails
 
 
 # Ray 2.50+: JOB_SUPERVISOR_ACTOR_START_TIMEOUT, _START_FAILURE, _UNSCHEDULABLE, _UNKNOWN_FAILURE, _DIED.
@@ -138,6 +136,34 @@ class RayNotADashboard(RayRequestError):
     """Something other than a Ray dashboard answers at this address."""
 
 
+class KnownJob(Protocol):
+    """What an error says about a job: a :class:`~airflow_provider_ray.client.api.models.JobDetails`."""
+
+    @property
+    def submission_id(self) -> str | None:
+        """Id of the job."""
+
+    @property
+    def status(self) -> str:
+        """Its last known status."""
+
+    @property
+    def error_type(self) -> str | None:
+        """Ray's class of the failure."""
+
+    @property
+    def driver_exit_code(self) -> int | None:
+        """Exit code of the driver."""
+
+    @property
+    def message(self) -> str | None:
+        """What Ray says about it."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from its submission to its end."""
+
+
 class RayJobError(RayError):
     """A job did not succeed.
 
@@ -150,10 +176,10 @@ class RayJobError(RayError):
     :param url: the job's page in Ray's dashboard.
     """
 
-    job: JobDetails | None = None
+    job: KnownJob | None = None
 
     def __init__(
-        self, conn_id: str, job: JobDetails, what: str, log_tail: Sequence[str] = (), url: str | None = None
+        self, conn_id: str, job: KnownJob, what: str, log_tail: Sequence[str] = (), url: str | None = None
     ) -> None:
         lines = [f"Ray job {job.submission_id!r} on {conn_id!r} {what}"]
         lines.append(f"status={job.status} error_type={job.error_type} driver_exit_code={job.driver_exit_code}")

@@ -1,0 +1,1 @@
+"""Which clusters there are, and which of them an argument means."""

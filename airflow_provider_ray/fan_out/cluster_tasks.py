@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context, task_group
 
 from airflow_provider_ray.fan_out import results
+from airflow_provider_ray.fan_out.faults import note_fault
 from airflow_provider_ray.fan_out.plan import Shard
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
@@ -122,7 +123,7 @@ def cluster_task_defaults(*, retry_cluster_faults: bool) -> dict[str, Any]:
 def with_note(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Add the callback that tells ``merge`` why a task failed, ahead of the author's own callbacks."""
     own = fields.get("on_failure_callback") or []
-    callbacks = [results.note_fault, *(own if isinstance(own, list | tuple) else [own])]
+    callbacks = [note_fault, *(own if isinstance(own, list | tuple) else [own])]
     return {**fields, "on_failure_callback": callbacks}
 
 

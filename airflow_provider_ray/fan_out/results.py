@@ -6,19 +6,15 @@ from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.sdk import TaskInstanceState
-from airflow.sdk.log import redact  # type: ignore[attr-defined]  # Airflow 3.3 does not say that it exports it
 
-from airflow_provider_ray.client.json_text import storable
 from airflow_provider_ray.client.states import FAILED, SUCCEEDED
+from airflow_provider_ray.fan_out.faults import FAULT_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_ray.fan_out.plan import Shard
 
-# XCom of a task that has failed for good.
-FAULT_KEY = "ray_fault"
-FAULT_CHARACTERS = 2000
 # The other statuses of a cluster in the result are those of a job.
 NO_WORK = "NO_WORK"
 
@@ -76,26 +72,6 @@ class ClusterResult(ShardResult):
     """
 
     taken_over: list[TakenOver]
-
-
-def note_fault(context: Context) -> None:
-    """Record why a task failed, for the merged result. This is an ``on_failure_callback``."""
-    from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobError, RayJobLost
-
-    error = context.get("exception")
-    job = error.job if isinstance(error, RayJobError) else None
-    fault = {
-        "error_type": type(error).__name__,
-        "message": without_secrets(error),
-        "is_the_clusters": isinstance(error, RayClusterUnavailable | RayJobLost),
-        "seconds": job.seconds if job else None,
-    }
-    context["ti"].xcom_push(key=FAULT_KEY, value=fault)
-
-
-def without_secrets(error: object) -> str:
-    """The text of an error for an XCom. Airflow masks and cleans logs, but not XComs."""
-    return str(storable(str(redact(str(error)))))[:FAULT_CHARACTERS]
 
 
 class MappedTasks:

@@ -1,0 +1,1 @@
+"""The bridge from an Airflow connection to a client of the cluster."""

@@ -114,9 +114,7 @@ class RayHook(BaseHook):
 
         :raises RayRequestError: when the cluster cannot be asked.
         """
-        from airflow_provider_ray.client.api.capacity import read_capacity
-
-        return self.run(read_capacity)
+        return self.run(lambda client: client.capacity())
 
     def submit_job(
         self,

@@ -117,7 +117,6 @@ class EarlierJobs:
 
     def _stop(self, step: StopFirst) -> None:
         """Ask jobs to stop and note how that went; the end of a lost one might never come."""
-
         awaited = [each for each in step.jobs if step.wait and not each.job.lost]
         for each in step.jobs:
             log.info("Stopping Ray job %s of an earlier attempt", each.job.submission_id)

@@ -92,9 +92,11 @@ def stop_all(
 class TaskLog(Protocol):
     """The logger of a task, of a trigger or of a module."""
 
-    def info(self, event: str, /, *args: object) -> Any: ...
+    def info(self, event: str, /, *args: object) -> Any:
+        """Log a line at INFO."""
 
-    def error(self, event: str, /, *args: object) -> Any: ...
+    def error(self, event: str, /, *args: object) -> Any:
+        """Log a line at ERROR."""
 
 
 def log_stopped(log: TaskLog, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:

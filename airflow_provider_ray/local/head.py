@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -25,8 +26,10 @@ from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayAuthError, RayError, RayNotFound
 from airflow_provider_ray.client.states import SUCCEEDED, is_terminal
 from airflow_provider_ray.client.sync import run_sync
-from airflow_provider_ray.local.cluster import LocalCluster, LocalOptions
 from airflow_provider_ray.local.errors import LocalClusterError
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.local.cluster import LocalCluster, LocalOptions
 
 MARKER = "AIRFLOW_RAY_LOCAL_CLUSTER"
 # Ray replaces 127.0.0.1 with the host's external address but leaves other loopback addresses alone.

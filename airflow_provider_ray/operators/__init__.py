@@ -1,0 +1,1 @@
+"""Operators: submit a job, call a Serve application."""

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
-from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.page.faults import in_words
-from airflow_provider_ray.page.task import Task
-from airflow_provider_ray.page.watch import ClusterWatch
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.sharing.answer import SharedAnswer
+    from airflow_provider_ray.page.task import Task
+    from airflow_provider_ray.page.watch import ClusterWatch
 
 JOBS_SHOWN = 50
 FIRST = ("CPU", "GPU", "memory")

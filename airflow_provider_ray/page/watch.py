@@ -11,19 +11,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Usage
-from airflow_provider_ray.client.api.models import ClusterVersion, JobDetails, Node, ServeDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.clusters.health import why_unhealthy
-from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError, RayNotFound
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.states import is_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import ClusterVersion, JobDetails, Node, ServeDetails
+    from airflow_provider_ray.client.config import ClusterConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The driver log on its way into the task log."""

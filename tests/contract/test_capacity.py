@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_ray.client.api.capacity import Capacity, read_capacity
+from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.client.api.job_spec import JobSpec, command
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import RayAuthError
@@ -39,12 +39,12 @@ time.sleep(600)
 
 async def told(client: RayClient, expected: Callable[[Capacity], bool]) -> Capacity:
     """Ray itself looks at what is used every five seconds, and begins some seconds after the head."""
-    last = await read_capacity(client)
+    last = await client.capacity()
     try:
         async with asyncio.timeout(60):
             while not expected(last):
                 await asyncio.sleep(0.5)
-                last = await read_capacity(client)
+                last = await client.capacity()
     except TimeoutError as error:
         raise AssertionError(f"at last it was {last}") from error
     return last
@@ -105,10 +105,10 @@ async def test_a_missing_and_a_wrong_token(cluster: Cluster) -> None:
     for token, status in ((None, 401), ("wr0ng-token", 403)):
         async with RayClient(replace(cluster.config, token=token)) as client:
             if cluster.config.token is None:
-                assert (await read_capacity(client)).head_alive
+                assert (await client.capacity()).head_alive
                 continue
             with pytest.raises(RayAuthError, match=str(status)):
-                await read_capacity(client)
+                await client.capacity()
 
 
 async def test_a_job_that_the_cluster_has_no_room_for(cluster: Cluster, client: RayClient, name: str) -> None:

@@ -18,7 +18,8 @@ from airflow_provider_ray.client.states import PENDING, is_terminal
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from airflow_provider_ray.client.api.ray_client import RayClient
+    from airflow_provider_ray.client.api.cluster import Cluster
+    from airflow_provider_ray.client.api.jobs import Jobs
 
 T = TypeVar("T")
 
@@ -105,20 +106,21 @@ class Capacity:
         return asdict(self)
 
 
-async def read_capacity(client: RayClient) -> Capacity:
+async def read_capacity(cluster: Cluster, submissions: Jobs) -> Capacity:
     """Ask a cluster for all of it at the same time.
 
-    :param client: an open client of the cluster.
+    :param cluster: what can be asked of the cluster itself.
+    :param submissions: what can be asked of its jobs.
     :raises RayRequestError: when it does not tell its version or its nodes; everything else may be unknown.
     """
     unknown: dict[str, str] = {}
     try:
         async with asyncio.TaskGroup() as asking:
-            version = asking.create_task(client.cluster.version())
-            nodes = asking.create_task(_second_to(version, client.cluster.nodes()))
-            python_version = asking.create_task(_if_told(client.cluster.python_version(), "python_version", unknown))
-            status = asking.create_task(_if_told(client.cluster.status(), "usage", unknown))
-            jobs = asking.create_task(_if_told(client.jobs.active(), "jobs", unknown))
+            version = asking.create_task(cluster.version())
+            nodes = asking.create_task(_second_to(version, cluster.nodes()))
+            python_version = asking.create_task(_if_told(cluster.python_version(), "python_version", unknown))
+            status = asking.create_task(_if_told(cluster.status(), "usage", unknown))
+            jobs = asking.create_task(_if_told(submissions.active(), "jobs", unknown))
     except BaseExceptionGroup as faults:
         raise faults.exceptions[0] from None
     head_alive = has_living_head(nodes.result())

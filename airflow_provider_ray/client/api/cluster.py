@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.models import ClusterVersion, Node, Rows
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.http import Http
 
 # The state API's own maximum; without a limit it leaves out all nodes after the first hundred.
 NODE_LIMIT = 10_000

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -23,7 +23,6 @@ from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
@@ -34,6 +33,9 @@ from airflow_provider_ray.client.errors import (
     RayRequestRefused,
 )
 from airflow_provider_ray.client.json_text import storable
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.config import ClusterConfig
 
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.job_spec import JobSpec, check_submission_id
 from airflow_provider_ray.client.api.models import JobDetails, Rows
 from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from airflow_provider_ray.client.api.http import Http
 
 # The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
 JOB_LIMIT = 10_000

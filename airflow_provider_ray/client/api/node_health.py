@@ -10,12 +10,15 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.cluster import Cluster
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
 from airflow_provider_ray.client.errors import RayRequestError
 from airflow_provider_ray.client.states import PENDING, RUNNING
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.cluster import Cluster
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from airflow_provider_ray.client.api.capacity import Capacity, read_capacity
 from airflow_provider_ray.client.api.cluster import Cluster
@@ -12,7 +12,9 @@ from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.jobs import Jobs
 from airflow_provider_ray.client.api.node_health import NodeHealth
 from airflow_provider_ray.client.api.serve import Serve
-from airflow_provider_ray.client.config import ClusterConfig
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.config import ClusterConfig
 
 
 class RayClient:
@@ -40,7 +42,7 @@ class RayClient:
 
     async def capacity(self) -> Capacity:
         """What the cluster has and does; see :func:`~airflow_provider_ray.client.api.capacity.read_capacity`."""
-        return await read_capacity(self)
+        return await read_capacity(self.cluster, self.jobs)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:

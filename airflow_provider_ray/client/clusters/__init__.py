@@ -1,0 +1,1 @@
+"""Asking several clusters at once."""

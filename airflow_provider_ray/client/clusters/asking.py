@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayError
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.ray_client import RayClient
 
 T = TypeVar("T")
 

@@ -7,11 +7,13 @@ is alive. Nothing else decides: its usage, its jobs, or Serve may be unknown, ea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.client.api.models import ClusterVersion, Node, has_living_head
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayError
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.capacity import Capacity
 
 E = TypeVar("E", bound=Exception)
 

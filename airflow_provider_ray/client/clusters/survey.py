@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Capacity
@@ -18,10 +18,12 @@ from airflow_provider_ray.client.api.job_spec import number, whole_number
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
 from airflow_provider_ray.client.clusters.health import healthy_or_fault
-from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
-from airflow_provider_ray.client.jobs.log_relay import Logger
 from airflow_provider_ray.client.jobs.waiting import intervals
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.config import ClusterConfig
+    from airflow_provider_ray.client.jobs.log_relay import Logger
 
 
 async def survey(configs: Mapping[str, ClusterConfig]) -> dict[str, Capacity | RayError]:

@@ -1,0 +1,1 @@
+"""What a job needs beyond single requests: submitting it once, waiting for it, relaying its log."""

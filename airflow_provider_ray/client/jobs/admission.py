@@ -13,17 +13,20 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from time import monotonic
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.job_spec import JobSpec
-from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayError, RayJobTimeout, RayTriggerError
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce
 from airflow_provider_ray.client.jobs.waiting import intervals
 from airflow_provider_ray.client.states import is_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
 
 
 @asynccontextmanager

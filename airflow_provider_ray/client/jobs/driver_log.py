@@ -6,15 +6,17 @@ import asyncio
 import codecs
 import logging
 from time import monotonic, time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayRequestError
 from airflow_provider_ray.client.jobs.log_relay import Logger, Relay
 from airflow_provider_ray.client.json_text import storable
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,8 @@ _LEVEL = re.compile(
 class Logger(Protocol):
     """A standard library logger, or one with a compatible ``log`` method."""
 
-    def log(self, level: int, event: str, /, *args: object) -> Any: ...
+    def log(self, level: int, event: str, /, *args: object) -> Any:
+        """Log a line."""
 
 
 def level_of(line: str) -> int:
@@ -104,7 +105,7 @@ class Relay:
 
     def say(self, message: str, *args: object) -> None:
         """Log a warning about missing lines and where to find them."""
-        self._logger.log(logging.WARNING, f"{message}; full log: %s", *args, self._where)
+        self._logger.log(logging.WARNING, "%s; full log: %s", message % args, self._where)
 
     def _write(self, line: str) -> None:
         self._logger.log(level_of(line), "%s", line)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
-from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayError, RayJobError, RayJobFailed, RayJobStopped, RayJobTimeout
 from airflow_provider_ray.client.jobs.driver_log import DriverLog, Position, last_lines
-from airflow_provider_ray.client.jobs.log_relay import Logger
 from airflow_provider_ray.client.jobs.submission import get_for_certain
 from airflow_provider_ray.client.jobs.waiting import find_job, wait_for_job, wait_for_submission
 from airflow_provider_ray.client.states import FAILED, PENDING, STOPPED, SUCCEEDED, is_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.ray_client import RayClient
+    from airflow_provider_ray.client.config import ClusterConfig
+    from airflow_provider_ray.client.jobs.log_relay import Logger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pathspec import GitIgnoreSpec
 
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayConfigError
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.ray_client import RayClient
 
 # The dashboard's limit for request bodies (Ray 2.49-2.60); Ray's documentation says 512 MiB.
 PACKAGE_LIMIT_BYTES = 100 * 1024 * 1024

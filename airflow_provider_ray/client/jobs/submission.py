@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.job_spec import JobSpec
-from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
@@ -21,6 +18,11 @@ from airflow_provider_ray.client.errors import (
     RayRequestRefused,
 )
 from airflow_provider_ray.client.jobs.packaging import upload_working_dir
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
 
 T = TypeVar("T")
 

@@ -7,10 +7,9 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import (
     RayError,
@@ -19,9 +18,13 @@ from airflow_provider_ray.client.errors import (
     RayNotADashboard,
     RayNotFound,
 )
-from airflow_provider_ray.client.jobs.driver_log import DriverLog
 from airflow_provider_ray.client.jobs.submission import get_for_certain, has_nonce
 from airflow_provider_ray.client.states import PENDING, STOPPED, SUCCEEDED, is_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
+    from airflow_provider_ray.client.jobs.driver_log import DriverLog
 
 logger = logging.getLogger(__name__)
 

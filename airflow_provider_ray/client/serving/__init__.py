@@ -1,0 +1,1 @@
+"""Waiting for a Serve application, and calling it."""

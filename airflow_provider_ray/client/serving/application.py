@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayNotADashboard,
@@ -22,6 +20,10 @@ from airflow_provider_ray.client.errors import (
 from airflow_provider_ray.client.jobs.submission import get_for_certain
 from airflow_provider_ray.client.jobs.waiting import intervals, lost
 from airflow_provider_ray.client.states import APPLICATION_DEPLOY_FAILED, APPLICATION_RUNNING, is_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
 
 
 class ServeTarget:

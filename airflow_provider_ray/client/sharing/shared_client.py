@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import astuple
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.client.api.cluster import Cluster
-from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.models import ClusterVersion
 from airflow_provider_ray.client.api.ray_client import RayClient
-from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sharing.shared_jobs import SharedJobs
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.http import Http
+    from airflow_provider_ray.client.config import ClusterConfig
 
 
 class SharedCluster(Cluster):

@@ -13,14 +13,16 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.jobs import Jobs
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayError
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.http import Http
 
 log = logging.getLogger(__name__)
 

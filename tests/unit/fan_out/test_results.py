@@ -8,8 +8,9 @@ import pytest
 
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobFailed
+from airflow_provider_ray.fan_out.faults import FAULT_KEY, note_fault
 from airflow_provider_ray.fan_out.plan import Shard
-from airflow_provider_ray.fan_out.results import FAULT_KEY, MappedTasks, failure_lines, merge, note_fault, succeeded
+from airflow_provider_ray.fan_out.results import MappedTasks, failure_lines, merge, succeeded
 
 GROUP = "fan_out.on_cluster"
 

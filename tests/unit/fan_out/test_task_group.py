@@ -12,8 +12,8 @@ from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayJobLost, RayJobStopping
 from airflow_provider_ray.fan_out import CallOptions, JobOptions, ray_fan_out
+from airflow_provider_ray.fan_out.faults import note_fault
 from airflow_provider_ray.fan_out.options import TaskOptions
-from airflow_provider_ray.fan_out.results import note_fault
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.operators.serve import RayServeOperator
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_ray.client import errors, pacing
-from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of, read_capacity
+from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
@@ -134,7 +134,7 @@ async def test_an_idle_cluster(fake: FakeDashboard, client: RayClient) -> None:
         running_jobs=0,
         pending_jobs=0,
     )
-    assert await read_capacity(client) == expected
+    assert await client.capacity() == expected
     assert expected.to_json()["free"] == total
 
 
@@ -147,7 +147,7 @@ async def test_jobs_and_what_they_hold(fake: FakeDashboard, client: RayClient) -
         await client.jobs.submit(JobSpec(entrypoint="true", submission_id=name, entrypoint_num_cpus=0.3))
     await client.jobs.submit(JobSpec(entrypoint="true", submission_id="waits", entrypoint_num_cpus=16))
     fake.drivers.append({"type": "DRIVER", "submission_id": None, "job_id": "01000000", "status": "RUNNING"})
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert (found.running_jobs, found.pending_jobs, found.pending_demands) == (3, 1, 1)
     assert found.free is not None
     assert found.free["CPU"] == 1.4
@@ -156,7 +156,7 @@ async def test_jobs_and_what_they_hold(fake: FakeDashboard, client: RayClient) -
 async def test_what_a_placement_group_holds_is_not_free(fake: FakeDashboard, client: RayClient) -> None:
     fake.used["CPU"] = 0.5
     fake.reserved["CPU"] = (0.25, 1.0)
-    assert (await read_capacity(client)).free == {"CPU": 0.5, "memory": 1e9, "object_store_memory": 1e8}
+    assert (await client.capacity()).free == {"CPU": 0.5, "memory": 1e9, "object_store_memory": 1e8}
 
 
 async def test_nodes_that_are_alive_count(fake: FakeDashboard, client: RayClient) -> None:
@@ -164,7 +164,7 @@ async def test_nodes_that_are_alive_count(fake: FakeDashboard, client: RayClient
     dead = {**worker, "node_id": "b", "state": "DEAD"}
     fake.nodes += [worker, {**worker, "node_id": "c"}, {**worker, "node_id": "d"}, dead]
     fake.used |= {"CPU": 13.0, "memory": 2e9}
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert found.nodes == 4
     assert found.total == {"CPU": 14.0, "memory": 1e9, "object_store_memory": 1e8, "odd": 0.3}
     assert found.free == {"CPU": 1.0, "memory": 0.0, "object_store_memory": 1e8, "odd": 0.3}
@@ -178,7 +178,7 @@ async def test_what_the_usage_does_not_cover_is_not_free(
     # A node that has joined since, and a resource that Ray does not report on.
     fake.nodes.append({**fake.nodes[0], "node_id": "a", "is_head_node": False, "resources_total": {"CPU": 8.0}})
     fake.nodes[0]["resources_total"]["accelerator_type:A100"] = 1.0
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert found.total["CPU"] == 10.0
     assert found.total["accelerator_type:A100"] == 1.0
     assert found.free == {"CPU": 1.0, "memory": 1e9}
@@ -192,7 +192,7 @@ async def test_nothing_is_free_when_the_head_is_dead(fake: FakeDashboard, client
         fake.nodes.clear()
     if nodes == "worker":
         fake.nodes.append(worker)
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert not found.head_alive
     assert found.free == ({"CPU": 0.0} if nodes == "worker" else {})
 
@@ -201,7 +201,7 @@ async def test_nothing_is_free_when_the_head_is_dead(fake: FakeDashboard, client
 async def test_what_cannot_be_had_is_unknown(fake: FakeDashboard, client: RayClient, kind: Any) -> None:
     for path in ("/api/cluster_status", "/api/v0/cluster_metadata", "/api/v0/jobs"):
         fake.fail(kind, path=path, times=9)
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert found.head_alive
     assert found.total["CPU"] == 2.0
     assert (found.free, found.pending_demands, found.python_version) == (None, None, None)
@@ -210,7 +210,7 @@ async def test_what_cannot_be_had_is_unknown(fake: FakeDashboard, client: RayCli
 
 async def test_a_cluster_that_has_not_looked_yet(fake: FakeDashboard, client: RayClient) -> None:
     fake.has_status = False
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert (found.free, found.pending_demands, found.running_jobs) == (None, None, 0)
     assert found.unknown == {"usage": "Ray has not reported it yet"}
 
@@ -221,7 +221,7 @@ async def test_a_part_that_hangs_is_unknown(
     monkeypatch.setattr(pacing, "DETAIL_SECONDS", 0.3)
     fake.fail("hang", path="/api/v0/jobs")
     started = time.monotonic()
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert time.monotonic() - started < 5
     assert found.running_jobs is None
     assert found.unknown == {"jobs": "no response within 0.3 s"}
@@ -235,7 +235,7 @@ async def test_a_refusal_of_version_or_nodes_is_an_error(
 ) -> None:
     fake.fail(status, path=path)
     with pytest.raises(errors.RayAuthError, match=f"{path}: {status}"):
-        await read_capacity(client)
+        await client.capacity()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ async def test_what_is_unknown_has_a_reason(
 ) -> None:
     """In our words: a server could repeat what it was sent."""
     fake.fail(status, path=path, text="Authorization: Bearer s3cret")
-    found = await read_capacity(client)
+    found = await client.capacity()
     assert list(found.unknown) == [what]
     assert str(status) in found.unknown[what]
     assert "s3cret" not in str(found)
@@ -262,7 +262,7 @@ async def test_what_is_unknown_has_a_reason(
 async def test_version_and_nodes_must_be_told(fake: FakeDashboard, client: RayClient, path: str) -> None:
     fake.fail(503, path=path)
     with pytest.raises(errors.RayClusterUnavailable, match=path):
-        await read_capacity(client)
+        await client.capacity()
 
 
 @pytest.mark.parametrize(("path", "status"), [("/api/v0/nodes", 404), ("/api/v0/jobs", 401)])
@@ -272,7 +272,7 @@ async def test_of_two_faults_that_of_the_version_tells_more(fake: FakeDashboard,
     fake.fail("hang", path="/api/version")
     async with RayClient(ClusterConfig(url=fake.url, read_timeout=0.5)) as client:
         with pytest.raises(errors.RayClusterUnavailable, match="/api/version"):
-            await read_capacity(client)
+            await client.capacity()
 
 
 async def test_many_who_ask_a_shared_client_get_one_answer(fake: FakeDashboard) -> None:
