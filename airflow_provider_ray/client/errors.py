@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
-from airflow_provider_ray.client.json_text import storable
+from airflow_provider_ray.client.json_text import sanitized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,7 +60,7 @@ class RayError(Exception):
 
     def to_json(self) -> list[str]:
         """Return class name and text, to be sent to another process."""
-        return [type(self).__name__, storable(str(self))]
+        return [type(self).__name__, sanitized(str(self))]
 
     @staticmethod
     def from_json(error: Sequence[str]) -> RayError:

@@ -6,11 +6,11 @@ from typing import Any
 
 
 def is_suspect(encoded: bytes) -> bool:
-    """Whether encoded JSON may hold what :func:`storable` changes."""
+    """Whether encoded JSON may hold what :func:`sanitized` changes."""
     return b"\\u" in encoded or b"\0" in encoded or not encoded.isascii()
 
 
-def storable(value: Any) -> Any:
+def sanitized(value: Any) -> Any:
     """The same decoded JSON with texts that hold neither NUL nor lone surrogates.
 
     PostgreSQL refuses NUL in text and JSON, and a lone surrogate cannot be encoded for a message between Airflow's
@@ -21,7 +21,7 @@ def storable(value: Any) -> Any:
             return value
         return value.encode("utf-8", "replace").decode().replace("\0", "")
     if isinstance(value, dict):
-        return {storable(key): storable(each) for key, each in value.items()}
+        return {sanitized(key): sanitized(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [storable(each) for each in value]
+        return [sanitized(each) for each in value]
     return value

@@ -65,7 +65,7 @@ PACKAGE_SECONDS = 240.0  # from one request for a waiting job's package to the n
 
 # Waiting for Serve (client/serving/application.py)
 ROUTE_LOOKS = 8  # looks at a route, each on a connection of its own, as any of several proxies may answer
-PROXIES_SETTLE_SECONDS = 10.0  # for the proxies of one cluster to learn of a route, one after the other
+PROXIES_LEARN_SECONDS = 10.0  # for the proxies of one cluster to learn of a route, one after the other
 
 # Any answer that is shared or shown (client/sharing/answer.py)
 SLOW_ANSWER_SHARE = 0.1  # share of the time: a list of jobs costs Ray 2.60 190 ms for every 1,000 records it has kept

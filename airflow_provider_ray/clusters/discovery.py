@@ -83,13 +83,9 @@ def all_conn_ids() -> list[str]:
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be read.
     :raises RayConfigError: see :func:`candidates`.
     """
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-    from sqlalchemy import select as rows_of
+    from airflow_provider_ray.compat.database import connections_of_type
 
-    with create_session() as session:
-        stored = session.scalars(rows_of(Connection.conn_id).where(Connection.conn_type == RayHook.conn_type)).all()
-    return sorted({*stored, *candidates()})
+    return sorted({*connections_of_type(RayHook.conn_type), *candidates()})
 
 
 def _in_environment() -> Iterator[str]:

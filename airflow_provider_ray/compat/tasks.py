@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from jinja2 import Environment
 
-__all__ = ["SealsRenderedFields", "get_fernet", "is_trigger_failure", "task_state"]
+__all__ = ["RedactsRenderedFields", "get_fernet", "is_trigger_failure", "task_state"]
 
 
 def is_trigger_failure(next_method: str) -> bool:
@@ -28,14 +28,14 @@ def is_trigger_failure(next_method: str) -> bool:
     return next_method == TRIGGER_FAIL_REPR
 
 
-class SealsRenderedFields(BaseOperator):
+class RedactsRenderedFields(BaseOperator):
     """An operator that can change its rendered fields before Airflow stores and shows them.
 
     A mapped operator renders through ``_do_render_template_fields`` and never calls the public
     ``render_template_fields`` of the operator that it unmaps (Airflow 3.3). Delete when it does.
     """
 
-    def seal_rendered_fields(self) -> None:
+    def redact_rendered_fields(self) -> None:
         """Change the fields in place; called once all of them are rendered."""
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class SealsRenderedFields(BaseOperator):
     ) -> None:
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:
-            self.seal_rendered_fields()
+            self.redact_rendered_fields()
 
 
 def task_state(states: dict[str, dict[str, str]], run_id: str, task_id: str, map_index: int) -> str | None:

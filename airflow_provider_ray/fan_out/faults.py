@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import redact
 
-from airflow_provider_ray.client.json_text import storable
+from airflow_provider_ray.client.json_text import sanitized
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,4 +33,4 @@ def note_fault(context: Context) -> None:
 
 def without_secrets(error: object) -> str:
     """The text of an error for an XCom. Airflow masks and cleans logs, but not XComs."""
-    return str(storable(str(redact(str(error)))))[:FAULT_CHARACTERS]
+    return str(sanitized(str(redact(str(error)))))[:FAULT_CHARACTERS]

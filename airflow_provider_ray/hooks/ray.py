@@ -186,11 +186,11 @@ class RayHook(BaseHook):
             :meth:`airflow_provider_ray.client.api.serve.Serve.call`.
         :raises RayConfigError: when an argument cannot work.
         """
-        from airflow_provider_ray.client.serving.application import ServeTarget
+        from airflow_provider_ray.client.serving.application import ServeRoute
 
         waiting = {"poll_interval": 2, "timeout": seconds("timeout", timeout, zero=True)}
         request["request_timeout"] = seconds("request_timeout", request_timeout)
-        return self.run(lambda client: ServeTarget(client, application, path).call(**waiting, **request))
+        return self.run(lambda client: ServeRoute(client, application, path).call(**waiting, **request))
 
     def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig

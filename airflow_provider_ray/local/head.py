@@ -35,7 +35,7 @@ MARKER = "AIRFLOW_RAY_LOCAL_CLUSTER"
 # Ray replaces 127.0.0.1 with the host's external address but leaves other loopback addresses alone.
 NODE_IP = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 NOT_INHERITED = ("AIRFLOW_", "RAY_", "PYTHON")
-STOP_SECONDS, SETTLE_SECONDS, KILL_SECONDS, LOOK_SECONDS = 10.0, 3.0, 10.0, 0.3
+STOP_SECONDS, CHILDREN_SECONDS, KILL_SECONDS, LOOK_SECONDS = 10.0, 3.0, 10.0, 0.3
 FORGET_SECONDS = 2.0
 EMPTY_LOOKS, EMPTY_SECONDS = 5, 0.005
 LOG_LINES = 30
@@ -240,7 +240,7 @@ def stop(clusters: Sequence[LocalCluster]) -> None:
         _signal(process.terminate)
     psutil.wait_procs(heads, timeout=STOP_SECONDS)
     # A head that stops takes its cluster with it. If it was killed, Ray's agents would linger for a minute.
-    kill_at = time.monotonic() + SETTLE_SECONDS
+    kill_at = time.monotonic() + CHILDREN_SECONDS
     while left := processes(clusters):
         psutil.wait_procs(left, timeout=LOOK_SECONDS)
         if time.monotonic() > kill_at + KILL_SECONDS:

@@ -12,7 +12,7 @@ from airflow.sdk import conf
 
 from airflow_provider_ray.client.durations import optional_seconds, seconds
 from airflow_provider_ray.clusters import selection
-from airflow_provider_ray.compat.tasks import SealsRenderedFields, is_trigger_failure
+from airflow_provider_ray.compat.tasks import RedactsRenderedFields, is_trigger_failure
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import exit_codes, memory
 from airflow_provider_ray.jobs.attempt import Attempt, CurrentJob
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.clusters.selection import Clusters
 
 
-class RaySubmitJobOperator(SealsRenderedFields):
+class RaySubmitJobOperator(RedactsRenderedFields):
     """Submit a job to a Ray cluster and, by default, wait for its end.
 
     The job's id is remembered before the job is submitted: a retry resumes a job that is still active or has
@@ -220,7 +220,7 @@ class RaySubmitJobOperator(SealsRenderedFields):
         if self._attempt is not None:
             self._attempt.kill()
 
-    def seal_rendered_fields(self) -> None:
+    def redact_rendered_fields(self) -> None:
         """Keep the values of env_vars out of what Airflow stores and shows."""
         self.runtime_env = hidden(self.runtime_env)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_ray.client.api.ray_client import RayClient
-    from airflow_provider_ray.client.serving.application import ServeTarget
+    from airflow_provider_ray.client.serving.application import ServeRoute
     from airflow_provider_ray.clusters.selection import Clusters
 
 
@@ -112,11 +112,11 @@ class RayServeOperator(BaseOperator):
         return self._call(event["conn_id"], max(event["end_time"] - time(), self.request_timeout))
 
     def _answers(self, conn_id: str) -> bool:
-        return RayHook(conn_id).run(lambda client: self._target(client).url()) is not None
+        return RayHook(conn_id).run(lambda client: self._route(client).url()) is not None
 
     def _call(self, conn_id: str, timeout: float) -> Any:
         return RayHook(conn_id).run(
-            lambda client: self._target(client).call(
+            lambda client: self._route(client).call(
                 poll_interval=self.poll_interval,
                 timeout=timeout,
                 method=self.method,
@@ -127,10 +127,10 @@ class RayServeOperator(BaseOperator):
             )
         )
 
-    def _target(self, client: RayClient) -> ServeTarget:
-        from airflow_provider_ray.client.serving.application import ServeTarget
+    def _route(self, client: RayClient) -> ServeRoute:
+        from airflow_provider_ray.client.serving.application import ServeRoute
 
-        return ServeTarget(client, self.application, self.path, self.submission_id)
+        return ServeRoute(client, self.application, self.path, self.submission_id)
 
     def _trigger(self, conn_id: str, end_time: float) -> RayServeTrigger:
         return RayServeTrigger(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from airflow.configuration import conf
 from fastapi import HTTPException, Request, status
 
-from airflow_provider_ray.compat import server
+from airflow_provider_ray.compat import database, server
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
@@ -29,7 +29,7 @@ def permitted_connections(conn_ids: Collection[str], user: BaseUser, method: Res
 
 def readable_dags(dag_ids: Collection[str], user: BaseUser) -> set[str]:
     """Those of some Dags that exist in this Airflow and the user may read."""
-    return _permitted("dags", server.dags_that_exist(dag_ids), user, "GET")
+    return _permitted("dags", database.dags_that_exist(dag_ids), user, "GET")
 
 
 def _permitted(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airflow_provider_ray.compat import server
+from airflow_provider_ray.compat import database
 from airflow_provider_ray.jobs.memory import STATE_KEY, SUBMISSION_ID_KEY, stamps
 from airflow_provider_ray.links import PICTURE_KEY
 
@@ -39,16 +39,16 @@ def job_of(task: Task) -> tuple[str, str] | None:
 
     They come from what the task remembers of its job, else from its arguments and XComs, else from its return value.
     """
-    remembered = _json(server.task_state(STATE_KEY, **asdict(task)))
-    given = _json(server.rendered_fields(**asdict(task)))
+    remembered = _json(database.task_state(STATE_KEY, **asdict(task)))
+    given = _json(database.rendered_fields(**asdict(task)))
     if job := _job(remembered) or _job({**given, **_said(task)}):
         return job
     # The return value of a task without a cluster may be large, and is not ours to read.
-    return _job(_json(server.stored_xcom("return_value", **asdict(task)))) if "conn_id" in given else None
+    return _job(_json(database.stored_xcom("return_value", **asdict(task)))) if "conn_id" in given else None
 
 
 def _said(task: Task) -> Mapping[str, Any]:
-    submission_id = _plain(server.stored_xcom(SUBMISSION_ID_KEY, **asdict(task)))
+    submission_id = _plain(database.stored_xcom(SUBMISSION_ID_KEY, **asdict(task)))
     return {} if submission_id is None else {"submission_id": submission_id}
 
 
@@ -59,7 +59,7 @@ def _job(known: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def picture_of(task: Task) -> bytes | str:
     """The PNG of a task, or why there is none."""
-    stored = _plain(server.stored_xcom(PICTURE_KEY, **asdict(task)))
+    stored = _plain(database.stored_xcom(PICTURE_KEY, **asdict(task)))
     if stored is None:
         return f"This task instance has no XCom {PICTURE_KEY!r}."
     if len(stored) > PICTURE_LIMIT_BYTES * 4 // 3 + 4:

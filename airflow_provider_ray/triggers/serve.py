@@ -48,11 +48,11 @@ class RayServeTrigger(RayTrigger):
         self.end_time = end_time
 
     async def _wait(self) -> dict[str, Any]:
-        from airflow_provider_ray.client.serving.application import ServeTarget
+        from airflow_provider_ray.client.serving.application import ServeRoute
 
         async with await self._client(self.conn_id) as client:
-            target = ServeTarget(client, self.application, self.path, self.submission_id)
-            await target.wait(poll_interval=self.poll_interval, timeout=max(self.end_time - time(), 0))
+            route = ServeRoute(client, self.application, self.path, self.submission_id)
+            await route.wait(poll_interval=self.poll_interval, timeout=max(self.end_time - time(), 0))
         return self._event(READY, None)
 
     def _failed(self, fault: RayError) -> dict[str, Any]:

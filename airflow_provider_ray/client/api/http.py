@@ -32,7 +32,7 @@ from airflow_provider_ray.client.errors import (
     RayRequestError,
     RayRequestRefused,
 )
-from airflow_provider_ray.client.json_text import storable
+from airflow_provider_ray.client.json_text import sanitized
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
@@ -169,7 +169,7 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
 
 
 def decoded(text: bytes, answer: type[T]) -> T:
-    """Decode JSON to a type and check it; strings come out as :func:`storable` leaves them.
+    """Decode JSON to a type and check it; strings come out as :func:`sanitized` leaves them.
 
     :raises msgspec.ValidationError: when the JSON has another type.
     :raises ValueError: when it is not JSON.
@@ -183,7 +183,7 @@ def decoded(text: bytes, answer: type[T]) -> T:
             # Ray writes what Python's json writes: NaN or a lone surrogate in one job's runtime_env, which nobody
             # reads, must not make the whole list unreadable.
             pass
-    return msgspec.convert(storable(json.loads(text)), answer)
+    return msgspec.convert(sanitized(json.loads(text)), answer)
 
 
 def refusal(

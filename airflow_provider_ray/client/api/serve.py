@@ -16,7 +16,7 @@ from airflow_provider_ray.client.api.job_spec import as_json, check_seconds
 from airflow_provider_ray.client.api.models import ServeDetails
 from airflow_provider_ray.client.config import ClusterConfig, check_headers
 from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
-from airflow_provider_ray.client.json_text import is_suspect, storable
+from airflow_provider_ray.client.json_text import is_suspect, sanitized
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
@@ -124,8 +124,8 @@ def _decoded(answer: bytes, request: str, response: aiohttp.ClientResponse) -> A
     if not answer:
         return None
     try:
-        decoded = json.loads(answer, parse_constant=_refuse, parse_float=_finite, parse_int=_storable)
-        if is_suspect(answer) and storable(decoded) != decoded:
+        decoded = json.loads(answer, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
+        if is_suspect(answer) and sanitized(decoded) != decoded:
             raise ValueError("NUL, or half of a surrogate pair")
         return decoded
     except (ValueError, RecursionError) as error:
@@ -144,7 +144,7 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refuse(text)
 
 
-def _storable(text: str) -> int:
+def _integer(text: str) -> int:
     """XCom stores integers of 64 bits."""
     value = int(text)
     if not -(2**63) <= value < 2**64:

@@ -12,7 +12,7 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayRequestError
 from airflow_provider_ray.client.jobs.log_relay import Logger, Relay
-from airflow_provider_ray.client.json_text import storable
+from airflow_provider_ray.client.json_text import sanitized
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.models import JobDetails
@@ -215,7 +215,7 @@ async def _last_lines(client: RayClient, job: JobDetails) -> list[str]:
     async with client.jobs.log(job, lines=pacing.LOG_LAST_LINES) as stream:
         async for chunk in stream.iter_chunked(CHUNK_BYTES):
             text = (text + chunk)[-LINE_LIMIT_BYTES:]
-    lines = storable(text.decode("utf-8", "replace")).splitlines()
+    lines = sanitized(text.decode("utf-8", "replace")).splitlines()
     return [line[:LAST_LINE_CHARACTERS] for line in lines[-pacing.LOG_LAST_LINES :]]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.ray_client import RayClient
 
 
-class ServeTarget:
+class ServeRoute:
     """A route of a Serve application, from the first look until its answer is there.
 
     :param client: the cluster.
@@ -172,7 +172,7 @@ class ServeTarget:
     def _check_alone(self, base_url: str, *, is_mixed: bool) -> None:
         """Two clusters on one host with the same Serve port share it without a word, connection by connection."""
         self._mixed_since = (self._mixed_since or monotonic()) if is_mixed else None
-        if self._mixed_since is not None and monotonic() - self._mixed_since > pacing.PROXIES_SETTLE_SECONDS:
+        if self._mixed_since is not None and monotonic() - self._mixed_since > pacing.PROXIES_LEARN_SECONDS:
             raise RayServeError(
                 f"Serve {self}: only some of the answers from {base_url} know its route, so another Serve listens there"
                 " as well; each cluster on a host needs a Serve port of its own"
