@@ -30,3 +30,8 @@ def optional_seconds(field: str, value: float | timedelta | None) -> float | Non
     :raises RayConfigError: see :func:`seconds`.
     """
     return None if value is None else seconds(field, value)
+
+
+def later(moment: float | None, duration: float | None) -> float | None:
+    """A moment and a duration after it; None, for never, if there is no limit on either."""
+    return None if moment is None or duration is None else moment + duration

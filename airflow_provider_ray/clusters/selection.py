@@ -12,7 +12,7 @@ from zlib import crc32
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.labels import EXAMPLE, parse_labels
 from airflow_provider_ray.clusters.discovery import select
-from airflow_provider_ray.clusters.rendered import is_literal, list_of
+from airflow_provider_ray.compat.templates import is_literal, list_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.capacity import Capacity
     from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.errors import RayError
-    from airflow_provider_ray.clusters.rendered import Resolvable
+    from airflow_provider_ray.compat.templates import Resolvable
     from airflow_provider_ray.hooks.ray import RayHook
 
     # What :func:`resolve` accepts.

@@ -6,8 +6,9 @@ only.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 # Airflow documents plugins with FastAPI apps and leaves it to them to protect their routes, but not with what (3.3).
 # Delete when the dependencies of its own routes, or others for plugins, are documented.
@@ -25,7 +26,7 @@ from airflow.models import Connection, DagModel
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
-    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser as BaseUser  # noqa: PLC0414
 
 __all__ = [
     "AccessView",
@@ -33,31 +34,44 @@ __all__ = [
     "GetUserDep",
     "action_logging",
     "get_user",
-    "permitted",
+    "permitted_connections",
+    "permitted_dags",
     "requires_access_connection",
     "requires_access_dag",
     "requires_access_view",
-    "teams_of",
 ]
 
 
-def permitted(
-    kind: Literal["connections", "dags"], ids: set[str], user: BaseUser, method: ResourceMethod, team: str | None
-) -> set[str]:
-    """Those of some connections or Dags that a user may use.
+# The auth manager filters for Airflow's own routes; its methods, and teams, are not documented (3.3).
+# Delete when a plugin can ask Airflow what a user may do.
 
-    The auth manager filters for Airflow's own routes; its methods are not part of the documented interface (3.3).
 
-    :param team: the team that all of them belong to, None for no team.
+def permitted_connections(conn_ids: Collection[str], user: BaseUser, method: ResourceMethod) -> set[str]:
+    """Those of some connections that a user may use in this way.
+
+    :param conn_ids: their ids; they need not be in the database.
+    :param user: the user.
+    :param method: ``GET`` to read, ``PUT`` to edit.
     """
-    manager = get_auth_manager()
-    if kind == "connections":
-        return manager.filter_authorized_connections(conn_ids=ids, user=user, method=method, team_name=team)
-    return manager.filter_authorized_dag_ids(dag_ids=ids, user=user, method=method, team_name=team)
+    permitted: set[str] = set()
+    for team, ids in _by_team(conn_ids, Connection.get_conn_id_to_team_name_mapping(list(conn_ids))).items():
+        permitted |= get_auth_manager().filter_authorized_connections(
+            conn_ids=ids, user=user, method=method, team_name=team
+        )
+    return permitted
 
 
-def teams_of(kind: Literal["connections", "dags"], ids: Collection[str]) -> Mapping[str, str | None]:
-    """The team of each connection or Dag, in an Airflow with several teams (3.3)."""
-    if kind == "connections":
-        return Connection.get_conn_id_to_team_name_mapping(list(ids))
-    return DagModel.get_dag_id_to_team_name_mapping(list(ids))
+def permitted_dags(dag_ids: Collection[str], user: BaseUser) -> set[str]:
+    """Those of some Dags that a user may read; an administrator may read even those that do not exist."""
+    permitted: set[str] = set()
+    for team, ids in _by_team(dag_ids, DagModel.get_dag_id_to_team_name_mapping(list(dag_ids))).items():
+        permitted |= get_auth_manager().filter_authorized_dag_ids(dag_ids=ids, user=user, method="GET", team_name=team)
+    return permitted
+
+
+def _by_team(names: Collection[str], teams: Mapping[str, str | None]) -> Mapping[str | None, set[str]]:
+    """The auth manager answers for one team at a time, None for no team."""
+    grouped: dict[str | None, set[str]] = defaultdict(set)
+    for name in names:
+        grouped[teams.get(name)].add(name)
+    return grouped

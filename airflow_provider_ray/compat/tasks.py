@@ -13,10 +13,22 @@ from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.crypto import get_fernet
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from typing import NoReturn
+
+    from airflow.sdk import BaseSensorOperator, Context
+
+    # Not documented, and there for annotations only (3.3). Delete when airflow.sdk exports them.
+    from airflow.sdk.types import Logger as Logger  # noqa: PLC0414
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol as RuntimeTaskInstanceProtocol  # noqa: PLC0414
     from jinja2 import Environment
 
-__all__ = ["RedactsRenderedFields", "get_fernet", "is_trigger_failure", "task_state"]
+__all__ = [
+    "RedactsRenderedFields",
+    "fail_sensor",
+    "get_fernet",
+    "is_trigger_failure",
+    "task_state",
+]
 
 
 def is_trigger_failure(next_method: str) -> bool:
@@ -55,3 +67,22 @@ def task_state(states: dict[str, dict[str, str]], run_id: str, task_id: str, map
     """
     key = task_id if map_index < 0 else f"{task_id}_{map_index}"
     return (states.get(run_id) or {}).get(key)
+
+
+def fail_sensor(sensor: BaseSensorOperator, error: Exception, *, timed_out: bool) -> NoReturn:
+    """End a sensor with an error of this package.
+
+    Airflow applies ``soft_fail``, and after a deferral also ``never_fail``, only to its own exceptions (3.3). Delete
+    when it applies them to all.
+
+    :param timed_out: the sensor's time was up, which Airflow does not retry.
+    :raises AirflowSkipException: with ``soft_fail`` or ``never_fail``.
+    :raises AirflowSensorTimeout: when the time was up.
+    """
+    from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+
+    if sensor.soft_fail or sensor.never_fail:
+        raise AirflowSkipException(str(error)) from error
+    if timed_out:
+        raise AirflowSensorTimeout(str(error)) from error
+    raise error

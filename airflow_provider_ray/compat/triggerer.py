@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import io
 import logging
 import termios
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+# mask_secret for an event loop. Delete when airflow.sdk or common-compat exports it (Airflow 3.3 does not).
+from airflow.sdk.log import amask_secret
 
 from airflow_provider_ray.compat.tasks import task_state
 
 if TYPE_CHECKING:
-    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+    from airflow_provider_ray.compat.tasks import RuntimeTaskInstanceProtocol
+
+__all__ = ["amask_secret", "log_stream", "looked_up", "state_of", "unread_bytes"]
+
+T = TypeVar("T")
 
 
 def log_stream() -> io.FileIO | None:
@@ -40,6 +49,16 @@ def unread_bytes(stream: io.FileIO) -> int:
     except (OSError, ValueError):
         return 0
     return int.from_bytes(buffer, "little")
+
+
+async def looked_up(look_up: Coroutine[Any, Any, T]) -> T:
+    """The result of a look-up in Airflow, shielded from the cancellation of a trigger.
+
+    Airflow's look-ups swallow the message of a cancellation (asgiref does, Airflow 3.3), which alone tells the
+    triggerer to call ``on_kill``. Delete when the triggerer decides by something else, or the look-ups keep the
+    message.
+    """
+    return await asyncio.shield(asyncio.ensure_future(look_up))
 
 
 async def state_of(task_instance: RuntimeTaskInstanceProtocol) -> str | None:

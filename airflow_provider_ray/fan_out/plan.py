@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayConfigError, RayError
-from airflow_provider_ray.clusters.rendered import value_of
+from airflow_provider_ray.compat.templates import value_of
 from airflow_provider_ray.fan_out.division import divide_items, divide_range, weighted_shares
 from airflow_provider_ray.fan_out.faults import without_secrets
 from airflow_provider_ray.hooks.ray import RayHook

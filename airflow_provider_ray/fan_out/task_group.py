@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_ray.client.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.client.errors import RayConfigError
-from airflow_provider_ray.clusters.rendered import is_literal, value_of
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
+from airflow_provider_ray.compat.templates import is_literal, value_of
 from airflow_provider_ray.fan_out import results
 from airflow_provider_ray.fan_out.cluster_tasks import RETRIES, ClusterTasks, cluster_task_defaults, with_note
 from airflow_provider_ray.fan_out.division import check_weights
@@ -31,8 +31,8 @@ from airflow_provider_ray.fan_out.plan import (
 if TYPE_CHECKING:
     from airflow.sdk import XComArg
 
-    from airflow_provider_ray.clusters.rendered import Resolvable
     from airflow_provider_ray.clusters.selection import Clusters
+    from airflow_provider_ray.compat.templates import Resolvable
     from airflow_provider_ray.fan_out.plan import Parameters
 
 # XCom of plan: the clusters that got no work.

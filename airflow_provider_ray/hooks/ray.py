@@ -49,7 +49,7 @@ class RayHook(BaseHook):
         :raises AirflowNotFoundException: when the connection does not exist.
         :raises RayConfigError: when it is of another type, or a field cannot work.
         """
-        from airflow.sdk.log import mask_secret
+        from airflow.providers.common.compat.sdk import mask_secret
 
         if self._cached_config is None:
             connection = self.get_connection(self.conn_id)
@@ -62,7 +62,8 @@ class RayHook(BaseHook):
     async def aget_config(self) -> ClusterConfig:
         """Same as :meth:`get_config`, for an event loop; looked up on every call."""
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-        from airflow.sdk.log import amask_secret
+
+        from airflow_provider_ray.compat.triggerer import amask_secret
 
         connection = await get_async_connection(self.conn_id, hook=type(self))
         config = self._config(connection, await get_async_extra_dejson(connection))

@@ -5,18 +5,18 @@ As long as its cluster can be reached, no job of the task is left running withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
-from airflow_provider_ray.jobs.decision import Adopt, Attempted
+from airflow_provider_ray.jobs.decision import Adopt, CurrentAttempt
 from airflow_provider_ray.jobs.earlier import EarlierJobs
 from airflow_provider_ray.jobs.memory import Memory, TaskJob
 from airflow_provider_ray.jobs.retry_policy import is_retried_after
@@ -66,10 +66,13 @@ class Attempt:
         self.job: StoppableJob | None = None  # once it may exist
         self.left_behind: Sequence[StoppableJob] = ()
         self.is_killed = False
-        self._task, self._context = task, context
+        self._task, self._context, self._ti = task, context, context["ti"]
         self._durable, self._cancel_on_kill = durable, cancel_on_kill
         self._cluster: str | None = None  # connection of the cluster that the attempt depends on
         self._memory = Memory()  # without the job of the attempt
+        self._store = context.get("task_state_store") if durable else None
+        if durable and self._store is None:
+            task.log.warning("There is no task state store: a retry will not find the Ray job of this attempt")
 
     def find_job(self, clusters: Sequence[str], strategy: str, submission_id: str | None) -> CurrentJob:
         """The job to continue with: one of an earlier attempt, or one that is still to be submitted.
@@ -81,25 +84,24 @@ class Attempt:
         :raises RayJobStopping: when an earlier job that has to end first has not stopped yet.
         """
         self._cluster = None
-        remembered = memory.recall(self._context) if self._durable else Memory()
+        remembered = self._remembered()
         earlier = EarlierJobs(remembered.jobs)
-        self._answer_for(earlier.reached)
+        self._answer_for(earlier.newest, earlier.reached[1:])
         earlier.check_connections(clusters)
-        attempted = Attempted(clusters, self._context["ti"].max_tries, remembered.failed_on)
-        step = earlier.decide(attempted)
-        record = step.job or self._choose(earlier, attempted, strategy, submission_id)
-        others = earlier.others(record, attempted)
-        self._answer_for([earlier.find(record), *map(earlier.find, others)])
-        self._memory = replace(remembered, jobs=(*others, *earlier.out_of_reach))
+        current = CurrentAttempt(clusters, self._ti.max_tries, remembered.failed_on)
+        step = earlier.look_and_stop(current)
+        record = step.job or self._choose(earlier, current, strategy, submission_id)
+        left_behind = earlier.left_behind(record, current)
+        self._answer_for(earlier.find(record), map(earlier.find, left_behind))
+        self._memory = replace(remembered, jobs=(*left_behind, *earlier.out_of_reach))
         self._cluster = record.conn_id
         return CurrentJob(record, RayHook(record.conn_id), step.status if isinstance(step, Adopt) else None)
 
-    def remember(self, current: CurrentJob) -> None:
+    def remember(self, job: CurrentJob) -> None:
         """Remember the job, and those that it replaces, before it can exist."""
-        if self._durable:
-            replace(self._memory, jobs=(current.record, *self._memory.jobs)).store(self._context)
+        replace(self._memory, jobs=(job.record, *self._memory.jobs)).write(self._store)
 
-    def submit(self, current: CurrentJob, spec: JobSpec) -> None:
+    def submit(self, job: CurrentJob, spec: JobSpec) -> None:
         """Submit the job.
 
         :param spec: the job, with everything uploaded that it needs.
@@ -109,15 +111,15 @@ class Attempt:
         from airflow_provider_ray.client.errors import RayJobInterrupted
         from airflow_provider_ray.client.jobs.submission import post
 
-        submission_id = current.submission_id
+        submission_id = job.submission_id
         if self.is_killed:
             raise RuntimeError(f"The task was killed before Ray job {submission_id} was submitted.")
-        self.job = StoppableJob(current.hook, submission_id, current.record.nonce, may_arrive=True)
-        current.hook.run(lambda client: post(client, spec))
+        self.job = StoppableJob(job.hook, submission_id, job.record.nonce, may_arrive=True)
+        job.hook.run(lambda client: post(client, spec))
         self.job.may_arrive = False
         self._task.log.info("Submitted Ray job %s", submission_id)
         if self.is_killed and self._cancel_on_kill:
-            stop_all([self.job], self._task.log, pacing.TASK_KILL_SECONDS)
+            stop_all([(self.job, pacing.TASK_KILL_SECONDS)], self._task.log)
             reason = "was submitted while its task was being killed, and has been stopped"
             raise RayJobInterrupted.from_message(f"Ray job {submission_id!r} {reason}")
 
@@ -137,12 +139,12 @@ class Attempt:
 
     def resume_remembered(self) -> None:
         """Answer for all jobs that the task remembers, after a trigger that failed without an event."""
-        if self._durable:
-            self._answer_for(EarlierJobs(memory.recall(self._context).jobs).reached)
+        earlier = EarlierJobs(self._remembered().jobs)
+        self._answer_for(earlier.newest, earlier.reached[1:])
 
     def note_timeout(self, outcome: Outcome) -> None:
         """Remember a job that was asked to stop because its time was up: no attempt adopts it."""
-        if self._durable and outcome.is_late:
+        if outcome.is_late:
             self._change_memory(lambda job: replace(job, stopping=True))
 
     def release_job(self) -> None:
@@ -152,7 +154,7 @@ class Attempt:
 
     def stop_left_behind(self) -> None:
         """Ask the jobs of earlier attempts to stop, for the last time."""
-        stop_all(self.left_behind, self._task.log, pacing.LAST_STOP_SECONDS)
+        stop_all([(job, pacing.LAST_STOP_SECONDS) for job in self.left_behind], self._task.log)
         self.left_behind = ()
 
     def kill(self) -> None:
@@ -163,10 +165,10 @@ class Attempt:
             jobs.append(self.job)
         elif self.job is not None:
             self._task.log.info("Ray job %s keeps running: cancel_on_kill is False", self.job.submission_id)
-        stop_all(jobs, self._task.log, pacing.TASK_KILL_SECONDS)
+        stop_all([(job, pacing.TASK_KILL_SECONDS) for job in jobs], self._task.log)
 
     @contextmanager
-    def leaving_nothing_unwatched(self) -> Iterator[None]:
+    def guarding_jobs(self) -> Iterator[None]:
         """On any fault but the end of the job itself: leave the job to the next attempt, or stop it after the last."""
         from airflow_provider_ray.client.errors import RayJobError
 
@@ -179,19 +181,28 @@ class Attempt:
             self._remember_fault(error)
             raise
 
-    def _choose(self, earlier: EarlierJobs, attempted: Attempted, strategy: str, submission_id: str | None) -> TaskJob:
-        """What to submit, on a cluster that is chosen now."""
-        self._answer_for([None, *map(earlier.find, earlier.others(None, attempted))])
-        chosen = selection.choose(attempted.clusters, strategy, self._context, attempted.failed_on).conn_id
-        # A job that may be there, or never arrived, keeps its id.
-        again = earlier.submit_on(chosen, attempted).job
-        has_predecessor = earlier.exist or (not self._durable and self._context["ti"].try_number > 1)
-        return again or memory.new_job(self._context, chosen, submission_id, has_predecessor=has_predecessor)
+    def _remembered(self) -> Memory:
+        return memory.read(self._store, self._ti.max_tries)
 
-    def _answer_for(self, jobs: Sequence[StoppableJob | None]) -> None:
-        """From now on a kill stops these: the attempt's own job, if it may exist, and those left behind."""
-        self.job = next(iter(jobs), None)
-        self.left_behind = [job for job in jobs[1:] if job is not None]
+    def _choose(
+        self, earlier: EarlierJobs, current: CurrentAttempt, strategy: str, submission_id: str | None
+    ) -> TaskJob:
+        """What to submit, on a cluster that is chosen now."""
+        self._answer_for(None, map(earlier.find, earlier.left_behind(None, current)))
+        chosen = selection.choose(current.clusters, strategy, self._context, current.failed_on).conn_id
+        # A job that may be there, or never arrived, keeps its id.
+        again = earlier.resubmission(chosen, current)
+        has_predecessor = earlier.exist or (not self._durable and self._ti.try_number > 1)
+        return again or memory.new_job(self._ti, chosen, submission_id, has_predecessor=has_predecessor)
+
+    def _answer_for(self, own: StoppableJob | None, left_behind: Iterable[StoppableJob | None]) -> None:
+        """From now on a kill stops these jobs.
+
+        :param own: that of the attempt, if it may exist.
+        :param left_behind: those of earlier attempts that may be active.
+        """
+        self.job = own
+        self.left_behind = [job for job in left_behind if job is not None]
 
     def _leave_or_stop(self, error: Exception) -> None:
         if self.job is None and not self.left_behind:
@@ -200,20 +211,20 @@ class Attempt:
         is_final = not self._durable or isinstance(error, AirflowSkipException | AirflowFailException)
         if is_final or not is_retried_after(error, self._task.retry_policy, self._context):
             if self.job is not None:
-                stop_all([self.job], log)
+                stop_all([(self.job, None)], log)
             self.stop_left_behind()
         elif self.job is not None:
-            log.warning("Lost track of Ray job %s; the next attempt looks for it", self.job.submission_id)
+            log.warning("Lost track of Ray job %s; the next attempt will look for it", self.job.submission_id)
 
     def _remember_fault(self, error: Exception) -> None:
         """Let the next attempt choose another cluster, if there is one."""
         from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobLost
 
-        if not self._durable or not self._cluster or not isinstance(error, RayClusterUnavailable | RayJobLost):
+        if not self._cluster or not isinstance(error, RayClusterUnavailable | RayJobLost):
             return
         is_lost = isinstance(error, RayJobLost)
         self._change_memory(lambda job: replace(job, lost=job.lost or is_lost), failed_on=self._cluster)
 
     def _change_memory(self, change: Callable[[TaskJob], TaskJob], failed_on: str | None = None) -> None:
-        remembered = memory.recall(self._context).with_newest(change)
-        (remembered.with_failure_of(failed_on) if failed_on else remembered).store(self._context)
+        remembered = self._remembered().with_newest(change)
+        (remembered.with_failure_of(failed_on) if failed_on else remembered).write(self._store)

@@ -87,20 +87,18 @@ class Submit:
 class GiveUp:
     """Fail the attempt; the next one decides again.
 
-    :param fault: why the cluster of a job could not be asked; None if ``job`` did not stop in time.
-    :param job: the job in the way.
+    :param job: the job in the way: its cluster could not be asked (``job.fault``), or it did not stop in time.
     """
 
     job: SeenJob
-    fault: RayError | None = None
 
 
 Step: TypeAlias = Adopt | StopFirst | Submit | GiveUp
 
 
 @dataclass(frozen=True, slots=True)
-class Attempted:
-    """The task as this attempt sees it.
+class CurrentAttempt:
+    """What decides about earlier jobs, beside these jobs.
 
     :param clusters: connections it may use.
     :param max_tries: its ``max_tries``; a clear changes it.
@@ -125,7 +123,7 @@ class Attempted:
         return seen.is_active or seen.fault is not None or (seen.is_absent and self.wants(seen))
 
 
-def decide(seen: Sequence[SeenJob], attempted: Attempted) -> Step:
+def decide(seen: Sequence[SeenJob], current: CurrentAttempt) -> Step:
     """The next step of an attempt.
 
     A job that has succeeded is the result, whichever attempt submitted it; otherwise an active one is adopted. Jobs
@@ -135,36 +133,40 @@ def decide(seen: Sequence[SeenJob], attempted: Attempted) -> Step:
 
     :param seen: the jobs of earlier attempts, the newest first.
     """
-    if fault := _blocking_fault(seen, attempted):
-        return GiveUp(job=seen[0], fault=fault)
-    adopted = _to_adopt(seen, attempted)
+    if _is_blocked(seen, current):
+        return GiveUp(job=seen[0])
+    adopted = _to_adopt(seen, current)
     if to_stop := tuple(each for each in seen if each.is_active and each is not adopted and not each.asked_to_stop):
         return StopFirst(jobs=to_stop, wait=adopted is None)
     if adopted is not None and adopted.known is not None:
         return Adopt(job=adopted.job, status=adopted.known.status)
     for each in seen:
         if each.asked_to_stop and not each.job.lost and (each.is_active or each.fault):
-            return GiveUp(job=each, fault=each.fault)
+            return GiveUp(job=each)
     newest = seen[0] if seen else None
-    if newest and newest.is_absent and attempted.wants(newest) and newest.job.conn_id not in attempted.failed_on:
+    if newest and newest.is_absent and current.wants(newest) and newest.job.conn_id not in current.failed_on:
         return Submit(job=newest.job)
     return Submit()
 
 
-def submit_on(conn_id: str, seen: Sequence[SeenJob], attempted: Attempted) -> Submit:
-    """The submission to a cluster that was chosen: under the id of a job that may be there or never arrived, if any."""
-    there = [each for each in seen if each.job.conn_id == conn_id and attempted.wants(each) and attempted.can_run(each)]
-    return Submit(job=there[0].job if there else None)
+def resubmission(conn_id: str, seen: Sequence[SeenJob], current: CurrentAttempt) -> TaskJob | None:
+    """The job whose id a submission to a chosen cluster uses again: one that may be there, or never arrived.
+
+    :func:`decide` only resubmits the newest job, and before a cluster is chosen; this is for a cluster that was chosen
+    although it failed the attempt, or did not answer in time.
+    """
+    possible = (each.job for each in seen if current.wants(each) and current.can_run(each))
+    return next((job for job in possible if job.conn_id == conn_id), None)
 
 
-def _blocking_fault(seen: Sequence[SeenJob], attempted: Attempted) -> RayError | None:
-    """Why nothing can be decided: the newest job cannot be looked up, and there is no other cluster to go to."""
+def _is_blocked(seen: Sequence[SeenJob], current: CurrentAttempt) -> bool:
+    """Whether nothing can be decided: the newest job cannot be looked up, and there is no other cluster to go to."""
     if not seen or seen[0].job.lost or seen[0].asked_to_stop or (fault := seen[0].fault) is None:
-        return None
-    return None if len(attempted.clusters) > 1 and fault.transient else fault
+        return False
+    return len(current.clusters) == 1 or not fault.transient
 
 
-def _to_adopt(seen: Sequence[SeenJob], attempted: Attempted) -> SeenJob | None:
-    succeeded = [each for each in seen if attempted.owns(each) and each.has_succeeded]
-    active = [each for each in seen if attempted.wants(each) and each.is_active and not each.asked_to_stop]
+def _to_adopt(seen: Sequence[SeenJob], current: CurrentAttempt) -> SeenJob | None:
+    succeeded = [each for each in seen if current.owns(each) and each.has_succeeded]
+    active = [each for each in seen if current.wants(each) and each.is_active and not each.asked_to_stop]
     return next(iter([*succeeded, *active]), None)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import mask_secret
 
 if TYPE_CHECKING:
-    from airflow.sdk.types import Logger
-
     from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.compat.tasks import Logger
 
 # Read by Ray's supervisor of the job (Ray 2.49-2.60), whole seconds.
 STOP_GRACE_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"

@@ -12,15 +12,15 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.decision import (
     Adopt,
-    Attempted,
+    CurrentAttempt,
     GiveUp,
     SeenJob,
     StopFirst,
     Submit,
     decide,
-    submit_on,
+    resubmission,
 )
-from airflow_provider_ray.jobs.stopping import StoppableJob, stop_all
+from airflow_provider_ray.jobs.stopping import NOT_STOPPED, StoppableJob, stop_all
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayError
@@ -50,6 +50,11 @@ class EarlierJobs:
         return list(self._reached.values())
 
     @property
+    def newest(self) -> StoppableJob | None:
+        """What stops the newest of them that was reached."""
+        return next(iter(self.reached), None)
+
+    @property
     def exist(self) -> bool:
         """Whether there are any."""
         return bool(self._reached or self.out_of_reach)
@@ -67,28 +72,28 @@ class EarlierJobs:
             if job.conn_id in clusters:
                 RayHook(job.conn_id).get_config()
 
-    def decide(self, attempted: Attempted) -> Adopt | Submit:
+    def look_and_stop(self, current: CurrentAttempt) -> Adopt | Submit:
         """Look at the jobs, stop those that have to be stopped, and say how the attempt continues.
 
         :raises RayRequestError: when the newest job cannot be looked up.
         :raises RayJobStopping: when a job that has to end before another is submitted has not stopped yet.
         """
-        self._seen = self._look(attempted)
-        while isinstance(step := decide(self._seen, attempted), StopFirst):
+        self._seen = self._look(current)
+        while isinstance(step := decide(self._seen, current), StopFirst):
             self._stop(step)
         if isinstance(step, GiveUp):
-            raise step.fault or _still_stopping(step.job)
+            raise step.job.fault or _still_stopping(step.job)
         return step
 
-    def submit_on(self, conn_id: str, attempted: Attempted) -> Submit:
-        """What to submit to a cluster that was chosen; see :func:`~airflow_provider_ray.jobs.decision.submit_on`."""
-        return submit_on(conn_id, self._seen, attempted)
+    def resubmission(self, conn_id: str, current: CurrentAttempt) -> TaskJob | None:
+        """See :func:`~airflow_provider_ray.jobs.decision.resubmission`."""
+        return resubmission(conn_id, self._seen, current)
 
-    def others(self, current: TaskJob | None, attempted: Attempted) -> list[TaskJob]:
-        """Jobs beside the current one that are or may become active, the newest first."""
-        return [each.job for each in self._seen if each.job is not current and attempted.can_run(each)]
+    def left_behind(self, own: TaskJob | None, current: CurrentAttempt) -> list[TaskJob]:
+        """Jobs beside the attempt's own that are or may become active, the newest first."""
+        return [each.job for each in self._seen if each.job is not own and current.can_run(each)]
 
-    def _look(self, attempted: Attempted) -> list[SeenJob]:
+    def _look(self, current: CurrentAttempt) -> list[SeenJob]:
         """Ask all clusters at the same time; only the newest job of a task with one cluster is worth a long wait."""
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
@@ -96,7 +101,7 @@ class EarlierJobs:
         from airflow_provider_ray.client.sync import run_sync
 
         newest = next(iter(self._reached), None)
-        patient = newest if newest and len(attempted.clusters) == 1 and not newest.lost else None
+        patient = newest if newest and len(current.clusters) == 1 and not newest.lost else None
         questions = [
             Question(
                 stoppable.hook.get_conn(),
@@ -117,18 +122,14 @@ class EarlierJobs:
 
     def _stop(self, step: StopFirst) -> None:
         """Ask jobs to stop and note how that went; the end of a lost one might never come."""
-        awaited = [each for each in step.jobs if step.wait and not each.job.lost]
         for each in step.jobs:
             log.info("Stopping Ray job %s of an earlier attempt", each.job.submission_id)
-        results: dict[TaskJob, SeenJob] = {}
-        for group, within in (
-            (awaited, None),
-            ([each for each in step.jobs if each not in awaited], pacing.LOST_STOP_SECONDS),
-        ):
-            left = stop_all([self._reached[each.job] for each in group], log, within)
-            for each, result in zip(group, left, strict=True):
-                results[each.job] = _after_stop(each, result)
-        self._seen = [results.get(each.job, each) for each in self._seen]
+        stops = [
+            (self._reached[each.job], None if step.wait and not each.job.lost else pacing.LOST_STOP_SECONDS)
+            for each in step.jobs
+        ]
+        results = dict(zip((each.job for each in step.jobs), stop_all(stops, log), strict=True))
+        self._seen = [_after_stop(each, results[each.job]) if each.job in results else each for each in self._seen]
 
 
 def _after_stop(seen: SeenJob, result: object) -> SeenJob:
@@ -145,5 +146,4 @@ def _still_stopping(seen: SeenJob) -> RayError:
 
     if seen.known is None:
         raise ValueError(f"nothing is known of Ray job {seen.job.submission_id!r}")
-    reason = "has not stopped yet after a stop request; the next attempt checks again"
-    return RayJobStopping(seen.job.conn_id, seen.known, reason)
+    return RayJobStopping(seen.job.conn_id, seen.known, NOT_STOPPED)

@@ -1,17 +1,17 @@
-"""Exit codes of a driver that mean something else than that the task may be tried again."""
+"""Exit codes of the driver that skip the task or fail it without a retry."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayJobFailed
 
 
-def collect(field: str, given: int | Collection[int]) -> frozenset[int]:
+def parse(field: str, given: int | Collection[int]) -> frozenset[int]:
     """One code, or several.
 
     :param field: name of the argument, for the error.
@@ -25,7 +25,7 @@ def collect(field: str, given: int | Collection[int]) -> frozenset[int]:
     return frozenset(codes)
 
 
-def obey(error: RayJobFailed, *, skip: Collection[int], fail: Collection[int]) -> None:
+def raise_for(error: RayJobFailed, *, skip: Collection[int], fail: Collection[int]) -> None:
     """Say to Airflow what the exit code of a failed job means; nothing when it is none of these.
 
     :param skip: codes that skip the task.

@@ -7,7 +7,6 @@ not.
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,7 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow.sdk import Context
-
-log = logging.getLogger(__name__)
+    from airflow_provider_ray.compat.tasks import RuntimeTaskInstanceProtocol
 
 STATE_KEY = "ray_job"
 # XComs that name the task's current job before it ends, for submit.output["submission_id"] in Dags.
@@ -56,11 +53,10 @@ class TaskJob:
     stopping: bool = False
     lost: bool = False
 
-    def metadata(self, context: Context) -> dict[str, str]:
+    def metadata(self, ti: RuntimeTaskInstanceProtocol) -> dict[str, str]:
         """The entries in the job's metadata by which its task finds it; the same for all attempts that adopt it."""
         from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 
-        ti = context["ti"]
         return {**stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index), NONCE_KEY: self.nonce}
 
 
@@ -75,25 +71,25 @@ class Memory:
     jobs: tuple[TaskJob, ...] = ()
     failed_on: tuple[str, ...] = ()
 
-    def store(self, context: Context) -> None:
-        """Store the value for every later attempt of this task instance."""
-        store = context.get("task_state_store")
-        if store is None:
-            log.warning("There is no task state store: a retry will not find the Ray job of this attempt")
-        else:
+    def write(self, store: Any) -> None:
+        """Store the value for every later attempt of this task instance.
+
+        :param store: the task state store; None forgets the value.
+        """
+        if store is not None:
             store.set(STATE_KEY, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the newest job, if there is one, with the rest beside them."""
         newest = asdict(self.jobs[0]) if self.jobs else {}
-        return {**newest, "others": [asdict(job) for job in self.jobs[1:]], "failed_on": list(self.failed_on)}
+        return {**newest, "left_behind": [asdict(job) for job in self.jobs[1:]], "failed_on": list(self.failed_on)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Memory:
         """Build the value from what :meth:`to_json` wrote."""
         newest = dict(record)
-        others, failed_on = newest.pop("others"), newest.pop("failed_on")
-        jobs = [*([newest] if newest else []), *others]
+        left_behind, failed_on = newest.pop("left_behind"), newest.pop("failed_on")
+        jobs = [*([newest] if newest else []), *left_behind]
         return cls(jobs=tuple(TaskJob(**job) for job in jobs), failed_on=tuple(failed_on))
 
     def with_newest(self, change: Callable[[TaskJob], TaskJob]) -> Memory:
@@ -105,25 +101,29 @@ class Memory:
         return replace(self, failed_on=(*(each for each in self.failed_on if each != conn_id), conn_id))
 
 
-def recall(context: Context) -> Memory:
-    """What earlier attempts stored. Clearing a task also clears which clusters failed it."""
-    store = context.get("task_state_store")
-    record: Any = store.get(STATE_KEY) if store is not None else None
+def read(store: Any, max_tries: int) -> Memory:
+    """What earlier attempts stored. Clearing a task also clears which clusters failed it.
+
+    :param store: the task state store; None remembers nothing.
+    :param max_tries: the task's ``max_tries``; a clear changes it.
+    """
+    record: Any = None if store is None else store.get(STATE_KEY)
     if not record:
         return Memory()
     memory = Memory.from_json(record)
-    is_cleared = bool(memory.jobs) and memory.jobs[0].max_tries != context["ti"].max_tries
+    is_cleared = bool(memory.jobs) and memory.jobs[0].max_tries != max_tries
     return replace(memory, failed_on=()) if is_cleared else memory
 
 
-def new_job(context: Context, conn_id: str, submission_id: str | None, *, has_predecessor: bool) -> TaskJob:
+def new_job(
+    ti: RuntimeTaskInstanceProtocol, conn_id: str, submission_id: str | None, *, has_predecessor: bool
+) -> TaskJob:
     """A new job. Its id is the author's, or a readable name with a random part, since Ray never forgets an id.
 
     :param submission_id: the author's choice; if an earlier job used it, the new one gets a suffix.
     """
     from airflow_provider_ray.client.api.job_spec import SUBMISSION_ID_LIMIT
 
-    ti = context["ti"]
     nonce = uuid4().hex[:12]
     if not submission_id:
         index = str(ti.map_index) if ti.map_index is not None and ti.map_index >= 0 else ""

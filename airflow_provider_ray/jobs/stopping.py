@@ -6,18 +6,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.hooks.ray import RayHook
 
 if TYPE_CHECKING:
-    from airflow.sdk.types import Logger
-
     from airflow_provider_ray.client.api.models import JobDetails
     from airflow_provider_ray.client.errors import RayError
+    from airflow_provider_ray.client.jobs.log_relay import Logger
 
 log = logging.getLogger(__name__)
+
+NOT_STOPPED = "has not stopped yet after a stop request; the next attempt checks again"
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class StoppableJob:
     @classmethod
     def reach(cls, conn_id: str, submission_id: str, nonce: str) -> StoppableJob | None:
         """The job with its connection looked up; None if the connection does not exist any more or cannot work."""
-        from airflow.sdk.exceptions import AirflowNotFoundException
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
         from airflow_provider_ray.client.errors import RayConfigError
 
@@ -56,56 +57,43 @@ class StoppableJob:
 
 
 def stop_all(
-    jobs: Sequence[StoppableJob], log: Logger | logging.Logger, within: float | None = None
+    stops: Sequence[tuple[StoppableJob, float | None]], task_log: Logger
 ) -> list[JobDetails | RayError | None]:
     """Stop jobs at the same time and log the results; a fault never hides why the jobs are stopped.
 
-    :param log: the task's.
-    :param within: seconds to wait for their end, 15 by default.
+    :param stops: the jobs, each with the seconds to wait for its end; None for 15 by default
+        (``[ray] stop_timeout``).
+    :param task_log: where the results are logged.
     :returns: each job as last seen, None if the cluster has no such job, or the fault.
     """
     from airflow_provider_ray.client.clusters.asking import Question, ask_all
     from airflow_provider_ray.client.jobs.waiting import stop_job
     from airflow_provider_ray.client.sync import run_sync
 
-    limit = None if within is None else within + pacing.STOP_GRACE_SECONDS
     questions = [
         Question(
             job.hook.get_conn(),
             partial(
-                stop_job,
-                submission_id=job.submission_id,
-                nonce=job.nonce,
-                within=within,
-                may_arrive=job.may_arrive,
+                stop_job, submission_id=job.submission_id, nonce=job.nonce, within=within, may_arrive=job.may_arrive
             ),
-            limit,
+            None if within is None else within + pacing.STOP_GRACE_SECONDS,
         )
-        for job in jobs
+        for job, within in stops
     ]
     results = run_sync(lambda: ask_all(questions)) if questions else []
-    for job, result in zip(jobs, results, strict=True):
-        log_stopped(log, job.hook.conn_id, job.submission_id, result)
+    for (job, _), result in zip(stops, results, strict=True):
+        log_stopped(task_log, job.hook.conn_id, job.submission_id, result)
     return results
 
 
-class TaskLog(Protocol):
-    """The logger of a task, of a trigger or of a module."""
-
-    def info(self, event: str, /, *args: object) -> Any:
-        """Log a line at INFO."""
-
-    def error(self, event: str, /, *args: object) -> Any:
-        """Log a line at ERROR."""
-
-
-def log_stopped(log: TaskLog, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:
+def log_stopped(task_log: Logger, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:
     """Write the result of a stop request to the task log.
 
     :param result: the job as last seen, None if the cluster has no such job, or the fault.
     """
     if isinstance(result, BaseException):
-        log.error("Ray job %s on %s could not be stopped and may still be running: %s", submission_id, conn_id, result)
+        said = "Ray job %s on %s could not be stopped and may still be running: %s"
+        task_log.log(logging.ERROR, said, submission_id, conn_id, result)
     else:
         status = result.status if result else "the cluster has no such job"
-        log.info("Asked Ray job %s to stop: %s", submission_id, status)
+        task_log.log(logging.INFO, "Asked Ray job %s to stop: %s", submission_id, status)

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from time import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import conf
 
-from airflow_provider_ray.client.durations import optional_seconds, seconds
+from airflow_provider_ray.client.durations import later, optional_seconds, seconds
 from airflow_provider_ray.clusters import selection
 from airflow_provider_ray.compat.tasks import RedactsRenderedFields, is_trigger_failure
 from airflow_provider_ray.hooks.ray import RayHook
@@ -20,7 +20,8 @@ from airflow_provider_ray.jobs.definition import JobDefinition, hidden, log_spec
 from airflow_provider_ray.jobs.encryption import encrypt
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
-from airflow_provider_ray.triggers.job import SUBMITTED, RayJobTrigger
+from airflow_provider_ray.triggers.base import SUBMITTED
+from airflow_provider_ray.triggers.job import RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
 
 class RaySubmitJobOperator(RedactsRenderedFields):
-    """Submit a job to a Ray cluster and, by default, wait for its end.
+    """Submit a job to a Ray cluster and, by default, wait for it to finish.
 
     The job's id is remembered before the job is submitted: a retry resumes a job that is still active or has
     succeeded, and submits another one only if the earlier one failed, was stopped, or the task was cleared. Given
     several clusters, a retry goes to another one if the first is unavailable or has lost the job; a job that may still
     run there is stopped as soon as its cluster can be reached. A job whose task is killed or exceeds ``timeout`` is
-    stopped. The XCom is ``{"conn_id", "submission_id"}`` of the job that counts, in every mode.
+    stopped. The XCom is ``{"conn_id", "submission_id"}`` of the job whose result is used, in every mode.
 
     :param entrypoint: shell command of the driver, or a list of arguments that are quoted one by one. (templated)
     :param parameters: JSON-serializable; appended to the entrypoint as one quoted argument, which a Python driver reads
@@ -52,17 +53,16 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     :param entrypoint_resources: custom resources reserved for the driver, None for none. (templated)
     :param entrypoint_label_selector: labels of the node for the driver, Ray 2.54+. (templated)
     :param stop_grace: seconds between SIGTERM and SIGKILL when the job is stopped; None leaves Ray's 3.
-    :param conn_id: connections of type ``ray`` to choose from: an id, a list of ids, a text with commas, or a label
-        selector such as ``site=hpc,gpu=true``. (templated)
+    :param conn_id: connections of type ``ray`` to choose from: an id, a list of ids, a comma-separated string, or a
+        label selector such as ``site=hpc,gpu=true``. (templated)
     :param strategy: how to choose: ``first_healthy`` in the given order, ``least_loaded``, or ``round_robin`` by map
         index. A cluster that has failed the task comes last.
-    :param wait_for_completion: False returns once the job is submitted; nobody watches it then.
+    :param wait_for_completion: False returns once the job is submitted; nothing watches it after that.
     :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``. If the connection
         has ``max_jobs``, the triggerer always submits.
-    :param poll_interval: longest time between two looks at the job, in seconds or as a ``timedelta``, as all durations
-    here.
+    :param poll_interval: longest time between two checks of the job, in seconds or, as all durations, a ``timedelta``.
     :param startup_timeout: seconds until a job that is still PENDING is stopped and the task fails; None for no limit,
-        but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900) while the agent of its head lives.
+        but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900) as long as the head's agent runs.
     :param timeout: seconds until a job that has not ended is stopped and the task fails; None for no limit. Unlike
         ``execution_timeout`` it also holds while deferred. Waiting for room on a cluster does not count.
     :param room_timeout: seconds to wait for room on a cluster whose connection has ``max_jobs``; then the task fails,
@@ -70,18 +70,19 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     :param fetch_logs: write the driver's log to the task log while the job runs.
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
-    :param cancel_on_kill: stop the job when the task is killed or marked, or its worker is terminated; False leaves it
-        running, unless the task is cleared while no worker holds it: the job is then stopped before there is another.
+    :param cancel_on_kill: stop the job when the task is killed or marked failed or success, or its worker is
+        terminated; False leaves it running, unless the task is cleared while no worker holds it: the job is then
+        stopped before there is another.
     :param durable: remember the job, so that a retry resumes it, and which cluster failed; False submits a new job in
         each attempt.
     :raises RayConfigError: in the Dag file, or before anything is submitted, when an argument cannot work.
-    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes; when none of several
-        clusters is healthy.
+    :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
+        fault_budget``; when none of several clusters is healthy.
     :raises RayTriggerError: when the triggerer could not do its part.
     :raises RayJobFailed: when the job failed.
     :raises AirflowSkipException: when the driver ended with one of ``skip_on_exit_code``.
     :raises AirflowFailException: when the driver ended with one of ``fail_on_exit_code``.
-    :raises RayJobStopped: when somebody stopped the job.
+    :raises RayJobStopped: when the job was stopped.
     :raises RayJobInterrupted: when the job was stopped because the task's process was terminated.
     :raises RayJobStopping: when an earlier job, of a cleared task or past its ``timeout``, has not stopped yet.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
@@ -165,8 +166,8 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         self.timeout = optional_seconds("timeout", timeout)
         self.room_timeout = optional_seconds("room_timeout", room_timeout)
         self.fetch_logs = fetch_logs
-        self.skip_on_exit_code = exit_codes.collect("skip_on_exit_code", skip_on_exit_code)
-        self.fail_on_exit_code = exit_codes.collect("fail_on_exit_code", fail_on_exit_code)
+        self.skip_on_exit_code = exit_codes.parse("skip_on_exit_code", skip_on_exit_code)
+        self.fail_on_exit_code = exit_codes.parse("fail_on_exit_code", fail_on_exit_code)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
         self._attempt: Attempt | None = None
@@ -174,18 +175,17 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     def execute(self, context: Context) -> dict[str, str]:
         """Adopt an earlier attempt's job or submit one, then wait for its end here or in the triggerer."""
         attempt = self._begin(context)
-        with attempt.leaving_nothing_unwatched():
+        with attempt.guarding_jobs():
             while True:
                 job = attempt.find_job(selection.resolve(self.conn_id), self.strategy, self.submission_id)
                 spec = None if job.is_adopted else self._spec(context, job)
                 self._announce(context, job)
-                if spec is not None:
-                    spec = self._upload(job, spec)
+                ready = None if spec is None else self._upload(job, spec)
                 attempt.remember(job)
                 if self._is_for_the_triggerer(job):
-                    self._defer(context, attempt, job, spec)
-                if spec is not None:
-                    attempt.submit(job, spec)
+                    self._defer(context, attempt, job, ready)
+                if ready is not None:
+                    attempt.submit(job, ready)
                 if not self.wait_for_completion:
                     return self._release(attempt, job.hook, job.submission_id)
                 outcome = self._wait(job)
@@ -198,8 +198,9 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         from airflow_provider_ray.client.jobs.outcome import Outcome
 
         attempt, outcome = self._begin(context), Outcome.from_json(event)
+        # A cluster that did not answer may still be working on the submission.
         hook = attempt.resume(event, may_arrive=isinstance(outcome.fault, RayClusterUnavailable))
-        with attempt.leaving_nothing_unwatched():
+        with attempt.guarding_jobs():
             if event["event"] == SUBMITTED:
                 return self._release(attempt, hook, event["submission_id"])
             if not self._needs_another(attempt, outcome, is_adopted=event["adopted"]):
@@ -212,7 +213,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             return super().resume_execution(next_method, next_kwargs, context)
         attempt = self._begin(context)
         attempt.resume_remembered()
-        with attempt.leaving_nothing_unwatched():
+        with attempt.guarding_jobs():
             return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -230,7 +231,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
 
     def _spec(self, context: Context, job: CurrentJob) -> JobSpec:
         definition = JobDefinition(**{field.name: getattr(self, field.name) for field in fields(JobDefinition)})
-        return definition.spec(job.submission_id, job.record.metadata(context))
+        return definition.spec(job.submission_id, job.record.metadata(context["ti"]))
 
     def _announce(self, context: Context, job: CurrentJob) -> None:
         """Show where the job is going to be before it can exist."""
@@ -252,7 +253,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         waits_for_room = not job.is_adopted and job.hook.get_config().max_jobs is not None
         return waits_for_room or (self.deferrable and self.wait_for_completion)
 
-    def _defer(self, context: Context, attempt: Attempt, job: CurrentJob, spec: JobSpec | None) -> None:
+    def _defer(self, context: Context, attempt: Attempt, job: CurrentJob, spec: JobSpec | None) -> NoReturn:
         fetch_logs = self.fetch_logs and self.wait_for_completion
         if fetch_logs:
             XComPosition.begin(context)
@@ -262,16 +263,22 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             role="owner" if self.wait_for_completion else "submitter",
             conn_id=job.hook.conn_id,
             submission_id=job.submission_id,
-            nonce=job.record.nonce,
-            submission=None if spec is None else encrypt(spec.to_json()),
-            queued_at=now,
-            room_end_time=_after(now, self.room_timeout),
-            left_behind=[each.to_json() for each in attempt.left_behind],
+            ownership={
+                "nonce": job.record.nonce,
+                "left_behind": [each.to_json() for each in attempt.left_behind],
+                "cancel_on_kill": self.cancel_on_kill,
+            },
+            submission=None
+            if spec is None
+            else {
+                "spec": encrypt(spec.to_json()),
+                "queued_at": now,
+                "room_end_time": later(now, self.room_timeout),
+            },
             poll_interval=self.poll_interval,
-            end_time=_after(now, self.timeout),
-            startup_end_time=_after(now, self.startup_timeout),
+            end_time=later(now, self.timeout),
+            startup_end_time=later(now, self.startup_timeout),
             fetch_logs=fetch_logs,
-            cancel_on_kill=self.cancel_on_kill,
         )
         self.defer(trigger=trigger, method_name="execute_complete")
 
@@ -309,7 +316,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         try:
             job = outcome.result(hook.conn_id, hook.get_config())
         except RayJobFailed as error:
-            exit_codes.obey(error, skip=self.skip_on_exit_code, fail=self.fail_on_exit_code)
+            exit_codes.raise_for(error, skip=self.skip_on_exit_code, fail=self.fail_on_exit_code)
             raise
         except RayJobStopped as error:
             if attempt.is_killed:
@@ -317,10 +324,6 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             raise
         attempt.stop_left_behind()
         return _result(hook, str(job.submission_id))
-
-
-def _after(now: float, duration: float | None) -> float | None:
-    return None if duration is None else now + duration
 
 
 def _result(hook: RayHook, submission_id: str) -> dict[str, str]:

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow.configuration import conf
 from fastapi import HTTPException, Request, status
 
-from airflow_provider_ray.compat import database, server
+from airflow_provider_ray.compat.database import dags_that_exist
+from airflow_provider_ray.compat.server import permitted_connections, permitted_dags
 
 if TYPE_CHECKING:
-    from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
-    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+    from collections.abc import Collection
 
+    from airflow_provider_ray.compat.server import BaseUser
 
-def permitted_connections(conn_ids: Collection[str], user: BaseUser, method: ResourceMethod) -> set[str]:
-    """Those of some connections that a user may use in this way.
-
-    :param conn_ids: their ids; they need not be in the database.
-    :param user: the user.
-    :param method: ``GET`` to read, ``PUT`` to edit.
-    """
-    return _permitted("connections", conn_ids, user, method)
+__all__ = ["permitted_connections", "readable_dags", "requires_own_page"]
 
 
 def readable_dags(dag_ids: Collection[str], user: BaseUser) -> set[str]:
     """Those of some Dags that exist in this Airflow and the user may read."""
-    return _permitted("dags", database.dags_that_exist(dag_ids), user, "GET")
-
-
-def _permitted(
-    kind: Literal["connections", "dags"], ids: Collection[str], user: BaseUser, method: ResourceMethod
-) -> set[str]:
-    permitted: set[str] = set()
-    for team, members in _by_team(ids, server.teams_of(kind, ids)).items():
-        permitted |= server.permitted(kind, members, user, method, team)
-    return permitted
-
-
-def _by_team(names: Collection[str], teams: Mapping[str, str | None]) -> Mapping[str | None, set[str]]:
-    grouped: dict[str | None, set[str]] = defaultdict(set)
-    for name in names:
-        grouped[teams.get(name)].add(name)
-    return grouped
+    return permitted_dags(dags_that_exist(dag_ids), user)
 
 
 def requires_own_page(request: Request) -> None:

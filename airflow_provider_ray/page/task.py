@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from airflow_provider_ray.compat import database
-from airflow_provider_ray.jobs.memory import STATE_KEY, SUBMISSION_ID_KEY, stamps
+from airflow_provider_ray.jobs.memory import CONN_ID_KEY, STATE_KEY, SUBMISSION_ID_KEY, stamps
 from airflow_provider_ray.links import PICTURE_KEY
 
 PICTURE_LIMIT_BYTES = 8 * 1024 * 1024
@@ -48,13 +48,17 @@ def job_of(task: Task) -> tuple[str, str] | None:
 
 
 def _said(task: Task) -> Mapping[str, Any]:
-    submission_id = _plain(database.stored_xcom(SUBMISSION_ID_KEY, **asdict(task)))
-    return {} if submission_id is None else {"submission_id": submission_id}
+    """What the task has pushed: the cluster that a selector or a list stands for, and the job."""
+    stored = {key: _plain(database.stored_xcom(key, **asdict(task))) for key in (CONN_ID_KEY, SUBMISSION_ID_KEY)}
+    return {key: value for key, value in stored.items() if value is not None}
 
 
 def _job(known: Mapping[str, Any]) -> tuple[str, str] | None:
     conn_id, submission_id = known.get("conn_id"), known.get("submission_id")
-    return (conn_id, submission_id) if isinstance(conn_id, str) and isinstance(submission_id, str) else None
+    if not isinstance(conn_id, str) or not isinstance(submission_id, str):
+        return None
+    # An argument may also be a selector or a list as text, which no connection id can be.
+    return None if set(conn_id) & set("=,[") else (conn_id, submission_id)
 
 
 def picture_of(task: Task) -> bytes | str:

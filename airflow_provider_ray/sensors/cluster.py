@@ -9,10 +9,10 @@ from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_ray.clusters.rendered import is_literal
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
+from airflow_provider_ray.compat.tasks import fail_sensor
+from airflow_provider_ray.compat.templates import is_literal
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_ray.client.clusters.survey import Findings, Room
-    from airflow_provider_ray.clusters.rendered import Resolvable
     from airflow_provider_ray.clusters.selection import Clusters
+    from airflow_provider_ray.compat.templates import Resolvable
 
 
 class RayClusterSensor(BaseSensorOperator):
@@ -120,12 +120,7 @@ class RayClusterSensor(BaseSensorOperator):
         except RayConfigError:
             raise
         except RayError as error:
-            # Airflow applies soft_fail, and after a deferral also never_fail, only to its own exceptions.
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            if findings.fault is None:
-                raise AirflowSensorTimeout(str(error)) from error
-            raise
+            fail_sensor(self, error, timed_out=findings.fault is None)
 
     def _trigger(self, conn_ids: Sequence[str], required: int) -> RayClusterTrigger:
         return RayClusterTrigger(

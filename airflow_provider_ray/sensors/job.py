@@ -9,10 +9,11 @@ from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
+from airflow_provider_ray.compat.tasks import fail_sensor
 from airflow_provider_ray.hooks.ray import RayHook
+from airflow_provider_ray.jobs import memory
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
 from airflow_provider_ray.triggers.job import RayJobTrigger
@@ -37,15 +38,16 @@ class RayJobSensor(BaseSensorOperator):
     :param conn_id: connection of type ``ray``, or a label selector that only one cluster matches. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :param fetch_logs: write the driver log to the task log; in the modes poke and reschedule once the job has ended.
-    :param poke_interval: longest time between two looks at the job, in seconds or as a ``timedelta``.
+    :param poke_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
     :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
         not retry a sensor that timed out.
-    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
+        fault_budget``.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
     :raises AirflowSkipException: with ``soft_fail``, instead of any of these but RayConfigError.
     :raises RayConfigError: when neither or both of ``submission_id`` and ``metadata`` are given.
     :raises RayJobFailed: when the job failed.
-    :raises RayJobStopped: when somebody stopped the job.
+    :raises RayJobStopped: when the job was stopped.
     :raises AirflowSensorTimeout: when the job had not ended within ``timeout``.
     """
 
@@ -78,6 +80,8 @@ class RayJobSensor(BaseSensorOperator):
         if not self.deferrable:
             return super().execute(context)
         conn_id = resolve_one(self.conn_id)
+        # What was given may be a selector, and the page wants to know which cluster it stands for.
+        context["ti"].xcom_push(key=memory.CONN_ID_KEY, value=conn_id)
         outcome = self._look(conn_id, fault_budget=0)
         if outcome is None or (outcome.fault is not None and outcome.fault.transient):
             if self.fetch_logs:
@@ -122,12 +126,7 @@ class RayJobSensor(BaseSensorOperator):
         try:
             job = outcome.result(conn_id, config)
         except RayError as error:
-            # Airflow applies soft_fail, and after a deferral never_fail, to its own exceptions only.
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            if isinstance(error, RayJobTimeout):
-                raise AirflowSensorTimeout(str(error)) from error
-            raise
+            fail_sensor(self, error, timed_out=isinstance(error, RayJobTimeout))
         return {
             "conn_id": conn_id,
             "submission_id": job.submission_id,

@@ -11,7 +11,8 @@ from airflow_provider_ray.task_log.drain import has_read
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    from airflow_provider_ray.compat.tasks import RuntimeTaskInstanceProtocol
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from inspect import signature
 from time import monotonic, time
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.compat.triggerer import looked_up
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.task_log.drain import has_read
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What happened, in an event.
+SUBMITTED = "submitted"
+ENDED = "ended"
+READY = "ready"
+TIMED_OUT = "timed_out"
+FAULT = "fault"
+
 
 class RayTrigger(BaseTrigger):
     """Wait for something on Ray clusters and fire one event, which says in one word under ``event`` what happened.
@@ -31,6 +39,9 @@ class RayTrigger(BaseTrigger):
     Whatever goes wrong becomes an event as well, because a trigger that raises ends its task without the operator,
     which alone can see to the job.
     """
+
+    # Whether the trigger has just logged something that must not be lost.
+    _has_last_lines = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and the arguments of its constructor, which are attributes of the same name."""
@@ -51,7 +62,7 @@ class RayTrigger(BaseTrigger):
         except Exception as error:
             log.exception("The trigger failed")
             event = self._failed(RayTriggerError(f"{type(error).__name__}: {error}"))
-        if self._has_last_lines(event):
+        if self._has_last_lines:
             await has_read(0, pacing.LOG_DRAIN_SECONDS)
         await asyncio.sleep(not_before - monotonic())
         yield TriggerEvent(event)
@@ -67,16 +78,9 @@ class RayTrigger(BaseTrigger):
     def _failed(self, fault: RayError) -> dict[str, Any]:
         """The event for a fault."""
 
-    def _has_last_lines(self, event: Mapping[str, Any]) -> bool:
-        """Whether the trigger has just logged something that must not be lost."""
-        return False
-
     async def _config(self, conn_id: str) -> ClusterConfig:
-        """The cluster of a connection.
-
-        Airflow's look-up would swallow the message of a cancellation, which alone tells Airflow to call ``on_kill``.
-        """
-        return await asyncio.shield(asyncio.ensure_future(RayHook(conn_id).aget_config()))
+        """The cluster of a connection."""
+        return await looked_up(RayHook(conn_id).aget_config())
 
     async def _client(self, conn_id: str) -> AbstractAsyncContextManager[RayClient]:
         """The client that all triggers of this process share for a cluster."""
@@ -85,6 +89,6 @@ class RayTrigger(BaseTrigger):
         return shared_client(await self._config(conn_id))
 
 
-def until(moment: float | None) -> float | None:
-    """Seconds from now to a moment in seconds since the epoch; None for never."""
-    return None if moment is None else moment - time()
+def until(moment: float) -> float:
+    """Seconds from now to a moment in seconds since the epoch."""
+    return moment - time()

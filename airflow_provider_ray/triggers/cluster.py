@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from time import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ray.triggers.base import RayTrigger
+from airflow_provider_ray.triggers.base import FAULT, READY, TIMED_OUT, RayTrigger, until
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.clusters.survey import Findings
     from airflow_provider_ray.client.errors import RayError
-
-# What happened, in the event.
-READY = "ready"
-TIMED_OUT = "timed_out"
-FAULT = "fault"
 
 
 class RayClusterTrigger(RayTrigger):
@@ -59,7 +53,7 @@ class RayClusterTrigger(RayTrigger):
                 Room.from_fields(**self.room),
                 required=self.required,
                 poll_interval=self.poll_interval,
-                timeout=self.end_time - time(),
+                timeout=until(self.end_time),
                 logger=self.log,
             )
         return self._event(findings)

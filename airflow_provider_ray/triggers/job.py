@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from airflow.sdk import TaskInstanceState
-from airflow.sdk.log import amask_secret
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.compat.triggerer import state_of
+from airflow_provider_ray.compat.triggerer import amask_secret, state_of
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
 from airflow_provider_ray.jobs.encryption import decrypt
 from airflow_provider_ray.jobs.stopping import log_stopped
 from airflow_provider_ray.task_log.drain import has_read
 from airflow_provider_ray.task_log.position import XComPosition
-from airflow_provider_ray.triggers.base import RayTrigger, until
+from airflow_provider_ray.triggers.base import ENDED, FAULT, SUBMITTED, TIMED_OUT, RayTrigger, until
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.job_spec import JobSpec
@@ -29,13 +28,34 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.jobs.outcome import Outcome
 
 
-# What happened, in the event.
-SUBMITTED = "submitted"
-ENDED = "ended"
-TIMED_OUT = "timed_out"
-FAULT = "fault"
-
 Role = Literal["owner", "submitter", "observer"]
+
+
+class Ownership(TypedDict):
+    """What a task knows of jobs that it answers for.
+
+    :param nonce: text in the metadata of its job.
+    :param left_behind: jobs of earlier attempts that may be active, ``{"conn_id", "submission_id", "nonce"}``; a kill
+        stops them as well.
+    :param cancel_on_kill: False leaves the job alone when a user kills the task.
+    """
+
+    nonce: str
+    left_behind: Sequence[Mapping[str, str]]
+    cancel_on_kill: bool
+
+
+class Submission(TypedDict):
+    """What a trigger submits.
+
+    :param spec: a ``JobSpec`` as :func:`~airflow_provider_ray.jobs.encryption.encrypt` returns it.
+    :param queued_at: when the job was handed over for submission, in seconds since the epoch.
+    :param room_end_time: when to give up waiting for room, in seconds since the epoch; None for never.
+    """
+
+    spec: str
+    queued_at: float
+    room_end_time: float | None
 
 
 class RayJobTrigger(RayTrigger):
@@ -57,18 +77,12 @@ class RayJobTrigger(RayTrigger):
     :param conn_id: connection of the cluster.
     :param submission_id: the job; None for an observer that waits for the newest job with ``metadata``.
     :param metadata: what the metadata of an observed job must contain.
-    :param nonce: text in the metadata of a job that is ours; None for an observer.
-    :param submission: what to submit first, a ``JobSpec`` as :func:`~airflow_provider_ray.jobs.encryption.encrypt`
-        returns it; None if the cluster has the job already.
-    :param queued_at: when the job was handed over for submission, in seconds since the epoch.
-    :param room_end_time: when to give up waiting for room, in seconds since the epoch; None for never.
-    :param left_behind: jobs of earlier attempts that may be active, ``{"conn_id", "submission_id", "nonce"}``; a kill
-        stops them as well.
+    :param ownership: what makes the job ours; None for an observer.
+    :param submission: what to submit first; None if the cluster has the job already.
     :param poll_interval: longest time between two looks, in seconds.
     :param end_time: when to give up, in seconds since the epoch; None for never. The wait for room is added to it.
     :param startup_end_time: when to give up on a job that is still PENDING, likewise.
-    :param fetch_logs: write the driver's log to the task log.
-    :param cancel_on_kill: False leaves the job alone when a user kills the task.
+    :param fetch_logs: write the driver log to the task log.
     """
 
     def __init__(
@@ -78,32 +92,24 @@ class RayJobTrigger(RayTrigger):
         conn_id: str,
         submission_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        nonce: str | None = None,
-        submission: str | None = None,
-        queued_at: float | None = None,
-        room_end_time: float | None = None,
-        left_behind: Sequence[Mapping[str, str]] = (),
+        ownership: Ownership | None = None,
+        submission: Submission | None = None,
         poll_interval: float = 10,
         end_time: float | None = None,
         startup_end_time: float | None = None,
         fetch_logs: bool = False,
-        cancel_on_kill: bool = True,
     ) -> None:
         super().__init__()
         self.role = role
         self.conn_id = conn_id
         self.submission_id = submission_id
         self.metadata = metadata
-        self.nonce = nonce
+        self.ownership = ownership
         self.submission = submission
-        self.queued_at = queued_at
-        self.room_end_time = room_end_time
-        self.left_behind = list(left_behind)
         self.poll_interval = poll_interval
         self.end_time = end_time
         self.startup_end_time = startup_end_time
         self.fetch_logs = fetch_logs
-        self.cancel_on_kill = cancel_on_kill
         self._known_config: ClusterConfig | None = None
         self._submitting = False
 
@@ -114,7 +120,7 @@ class RayJobTrigger(RayTrigger):
         merely moves to another triggerer (apache/airflow#73454). So the work is shielded, and a task that is still
         deferred on this very job keeps it.
         """
-        if self.role == "observer" or not self._jobs_to_stop():
+        if not self._jobs_to_stop():
             return
         work = asyncio.ensure_future(self._stop_unless_wanted())
         loop = asyncio.get_running_loop()
@@ -144,8 +150,8 @@ class RayJobTrigger(RayTrigger):
                 submission_id=self.submission_id,
                 metadata=self.metadata,
                 poll_interval=self.poll_interval,
-                timeout=until(_later(self.end_time, waited)),
-                startup_timeout=until(_later(self.startup_end_time, waited)),
+                timeout=_left(self.end_time, waited),
+                startup_timeout=_left(self.startup_end_time, waited),
                 logger=self.log if self.fetch_logs else None,
                 position=XComPosition(ti) if ti else None,
                 owned=self.role == "owner",
@@ -160,27 +166,25 @@ class RayJobTrigger(RayTrigger):
         return self._event(FAULT, Outcome(fault=fault))
 
     def _event(self, happened: str, outcome: Outcome) -> dict[str, Any]:
+        # The end of the driver log was waited for; what was said since then was not.
+        self._has_last_lines = self.fetch_logs and not outcome.has_succeeded
+        left_behind = self.ownership["left_behind"] if self.ownership else []
         adopted = self.submission is None
         return {
             "event": happened,
             **self._job(),
-            "left_behind": self.left_behind,
+            "left_behind": list(left_behind),
             "adopted": adopted,
             **outcome.to_json(),
         }
 
-    def _has_last_lines(self, event: Mapping[str, Any]) -> bool:
-        """The end of the driver's log was waited for; what was said since then was not."""
-        has_succeeded = event["event"] == ENDED and event["job"]["status"] == "SUCCEEDED"
-        return self.fetch_logs and not has_succeeded
-
-    async def _submit(self, client: RayClient, submission: str) -> float:
+    async def _submit(self, client: RayClient, submission: Submission) -> float:
         """Submit the job, unless the cluster has it already, and return for how many seconds it waited for room."""
         from airflow_provider_ray.client.api.job_spec import JobSpec
         from airflow_provider_ray.client.jobs.admission import place
         from airflow_provider_ray.client.jobs.submission import post
 
-        spec = JobSpec(**decrypt(submission))
+        spec = JobSpec(**decrypt(submission["spec"]))
         await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
         has_limit = client.config.max_jobs is not None
         if not has_limit:
@@ -189,7 +193,7 @@ class RayJobTrigger(RayTrigger):
             client,
             spec,
             poll_interval=self.poll_interval,
-            timeout=until(self.room_end_time),
+            timeout=_left(submission["room_end_time"]),
             waits=lambda count: self.log.info("Waiting for room on %s: %s", self.conn_id, count),
         )
         async with room as job:
@@ -198,26 +202,16 @@ class RayJobTrigger(RayTrigger):
                 await post(client, spec)
                 self._submitting = False
                 self.log.info("Submitted Ray job %s", self.submission_id)
-        return self._waited_until(job) if has_limit else 0.0
+        return _waited(submission["queued_at"], job) if has_limit else 0.0
 
     async def _refuse_if_late(self, client: RayClient, spec: JobSpec) -> None:
         from airflow_provider_ray.client.errors import RayTriggerError
-        from airflow_provider_ray.client.jobs.submission import find
+        from airflow_provider_ray.client.jobs.submission import NONCE_KEY, find
 
         is_late = any(moment is not None and moment <= time() for moment in (self.end_time, self.startup_end_time))
-        if is_late and await find(client, spec.submission_id, str(self.nonce)) is None:
+        if is_late and await find(client, spec.submission_id, spec.metadata[NONCE_KEY]) is None:
             reason = "was not submitted: no triggerer picked it up within its timeout"
             raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
-
-    def _waited_until(self, job: JobDetails | None) -> float:
-        """Seconds from the hand-over to the submission: now, or that of a job which an earlier trigger submitted.
-
-        The cluster's clock may be wrong; no more is believed than could be true.
-        """
-        now = time()
-        queued_at = now if self.queued_at is None else self.queued_at
-        submitted_at = job.start_time_ms / 1000 if job and job.start_time_ms else now
-        return min(max(submitted_at, queued_at), now) - queued_at
 
     async def _stop_unless_wanted(self) -> None:
         from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
@@ -236,10 +230,13 @@ class RayJobTrigger(RayTrigger):
         await has_read(0, pacing.LOG_LAST_WORDS_SECONDS)
 
     def _jobs_to_stop(self) -> Sequence[Mapping[str, Any]]:
-        return [*self.left_behind, *([self._job()] if self.cancel_on_kill else [])]
+        if self.ownership is None:
+            return []
+        return [*self.ownership["left_behind"], *([self._job()] if self.ownership["cancel_on_kill"] else [])]
 
     def _job(self) -> Mapping[str, Any]:
-        return {"conn_id": self.conn_id, "submission_id": self.submission_id, "nonce": self.nonce}
+        nonce = self.ownership["nonce"] if self.ownership else None
+        return {"conn_id": self.conn_id, "submission_id": self.submission_id, "nonce": nonce}
 
     async def _stop(self, job: Mapping[str, Any]) -> JobDetails | None:
         from airflow_provider_ray.client.api.ray_client import RayClient
@@ -275,5 +272,15 @@ class RayJobTrigger(RayTrigger):
         return state == TaskInstanceState.DEFERRED and current == self.submission_id
 
 
-def _later(moment: float | None, seconds: float) -> float | None:
-    return None if moment is None else moment + seconds
+def _left(moment: float | None, more: float = 0.0) -> float | None:
+    return None if moment is None else until(moment) + more
+
+
+def _waited(queued_at: float, job: JobDetails | None) -> float:
+    """Seconds from the hand-over to the submission: now, or that of a job which an earlier trigger submitted.
+
+    The cluster's clock may be wrong; no more is believed than could be true.
+    """
+    now = time()
+    submitted_at = job.start_time_ms / 1000 if job and job.start_time_ms else now
+    return min(max(submitted_at, queued_at), now) - queued_at

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from time import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ray.triggers.base import RayTrigger
+from airflow_provider_ray.triggers.base import FAULT, READY, RayTrigger, until
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.errors import RayError
-
-# What happened, in the event.
-READY = "ready"
-FAULT = "fault"
 
 
 class RayServeTrigger(RayTrigger):
@@ -52,7 +47,7 @@ class RayServeTrigger(RayTrigger):
 
         async with await self._client(self.conn_id) as client:
             route = ServeRoute(client, self.application, self.path, self.submission_id)
-            await route.wait(poll_interval=self.poll_interval, timeout=max(self.end_time - time(), 0))
+            await route.wait(poll_interval=self.poll_interval, timeout=max(until(self.end_time), 0))
         return self._event(READY, None)
 
     def _failed(self, fault: RayError) -> dict[str, Any]:

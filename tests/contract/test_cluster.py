@@ -47,6 +47,7 @@ async def test_the_token_in_rays_second_header(cluster: Cluster) -> None:
 async def test_nodes(client: RayClient) -> None:
     (node,) = await client.cluster.nodes()
     assert (node.state, node.is_head_node) == ("ALIVE", True)
+    assert node.resources_total is not None
     assert node.resources_total["CPU"] == 2
     assert len(node.node_id) == 56
 

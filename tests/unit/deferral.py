@@ -15,8 +15,9 @@ from airflow.triggers.base import BaseTrigger
 
 def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
     """The trigger as the triggerer gets it: from its class path and serialised arguments."""
-    path, arguments = trigger.serialize()
-    made: BaseTrigger = import_string(path)(**deserialize(serialize(arguments)))
+    path, given = trigger.serialize()
+    arguments: Any = deserialize(serialize(given))
+    made: BaseTrigger = import_string(path)(**arguments)
     return made
 
 
@@ -26,6 +27,12 @@ async def first_event(trigger: BaseTrigger) -> Any:
     raise AssertionError("The trigger ended without an event.")
 
 
+def resume(operator: BaseOperator, context: Any, deferred: TaskDeferred) -> Any:
+    """Run the trigger that an operator has deferred to, and the operator's next method with the trigger's event."""
+    event = asyncio.run(first_event(rebuilt(deferred.trigger)))
+    return getattr(operator, deferred.method_name)(context, event=event, **(deferred.kwargs or {}))
+
+
 def run_deferred(operator: BaseOperator, context: Any) -> Any:
     """Execute an operator that must defer, run its trigger and resume, as often as it defers."""
     step, has_deferred = partial(operator.execute, context), False
@@ -33,9 +40,7 @@ def run_deferred(operator: BaseOperator, context: Any) -> Any:
         try:
             result = step()
         except TaskDeferred as deferred:
-            event = asyncio.run(first_event(rebuilt(deferred.trigger)))
-            step = partial(getattr(operator, deferred.method_name), context, event=event, **(deferred.kwargs or {}))
-            has_deferred = True
+            step, has_deferred = partial(resume, operator, context, deferred), True
         else:
             assert has_deferred, "The operator did not defer."
             return result

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from airflow.cli import cli_parser
 
-from airflow_provider_ray.cli import clusters
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.clusters.health import HEAD_DEAD
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -26,7 +25,7 @@ from tests.unit.conftest import connect
 @pytest.fixture(autouse=True)
 def process_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command declares its process one of the server's; that must not outlive a test."""
-    monkeypatch.setenv(clusters.PROCESS_CONTEXT, "")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "")
 
 
 @pytest.fixture

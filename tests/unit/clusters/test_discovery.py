@@ -13,6 +13,7 @@ from airflow.models.base import Base
 from airflow.models.connection import Connection
 from airflow.models.team import Team
 from airflow.models.variable import Variable
+from airflow.utils.session import create_session
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_ray.client.errors import RayConfigError
@@ -43,11 +44,11 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tables = [Base.metadata.tables[model.__tablename__] for model in (Connection, Team, Variable)]
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     Base.metadata.create_all(settings.engine, tables=tables)
-    with settings.Session() as session:
+    with create_session() as session:
         session.add(Connection(conn_id="stored", conn_type="ray", host="stored", extra='{"labels": "site=hpc"}'))
         session.add(Connection(conn_id="web", conn_type="http", host="web"))
-        session.commit()
     yield
+    assert settings.Session is not None
     settings.Session.remove()
     Base.metadata.drop_all(settings.engine, tables=tables)
 
@@ -130,9 +131,8 @@ def test_labels_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, caplog: pyt
 
 
 def test_the_database_adds_its_connections(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with settings.Session() as session:
-        session.add(Variable(key="ray_clusters", val='["office"]'))
-        session.commit()
+    with create_session() as session:
+        Variable.set("ray_clusters", '["office"]', session=session)
     assert discovery.all_conn_ids() == ["cloud", "hpc", "lab", "office", "stored"]
     assert discovery.select("site=hpc", discovery.all_conn_ids()) == ["hpc", "stored"]
 

@@ -10,7 +10,7 @@ from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobFailed
 from airflow_provider_ray.fan_out.faults import FAULT_KEY, note_fault
 from airflow_provider_ray.fan_out.plan import Shard
-from airflow_provider_ray.fan_out.results import MappedTasks, failure_lines, merge, succeeded
+from airflow_provider_ray.fan_out.results import Fault, MappedTasks, ShardResult, failure_lines, merge, succeeded
 
 GROUP = "fan_out.on_cluster"
 
@@ -40,10 +40,18 @@ def shard(conn_id: str = "c1", **fields: Any) -> Shard:
     return Shard(conn_id=conn_id, application="a", serve_port=1, share=0.5, offset=0, amount=10, **fields)
 
 
+def context(ti: Ti, **more: Any) -> Any:
+    return {"ti": ti, **more}
+
+
+def outcome_of(ti: Ti, serves: bool = True) -> ShardResult:
+    return MappedTasks(context(ti), GROUP, serves=serves).outcome(0, shard())
+
+
 def outcome(
     states: dict[str, str], xcoms: dict[tuple[str, str], Any] | None = None, serves: bool = True
-) -> dict[str, Any]:
-    return MappedTasks({"ti": Ti(states, xcoms or {})}, GROUP, serves=serves).outcome(0, shard())  # type: ignore[typeddict-item]
+) -> ShardResult:
+    return outcome_of(Ti(states, xcoms or {}), serves)
 
 
 DONE = {
@@ -93,10 +101,9 @@ def test_a_cluster_whose_tasks_failed_says_where(states: dict[str, str], task: s
 
 def test_why_a_task_failed_is_noted_and_found_again() -> None:
     ti = Ti({"submit": "success", "collect": "failed", "wait": "failed"}, {})
-    note_fault({"ti": ti, "exception": RayClusterUnavailable("GET http://c1", "no answer")})  # type: ignore[typeddict-item]
+    note_fault(context(ti, exception=RayClusterUnavailable("GET http://c1", "no answer")))
     ti.xcoms["collect", FAULT_KEY] = ti.pushed[FAULT_KEY]
-    found = MappedTasks({"ti": ti}, GROUP, serves=True).outcome(0, shard())  # type: ignore[typeddict-item]
-    assert found["error"] == {
+    assert outcome_of(ti)["error"] == {
         "task": "collect",
         "error_type": "RayClusterUnavailable",
         "message": "GET http://c1: no answer",
@@ -108,13 +115,14 @@ def test_a_job_that_failed_is_not_its_clusters_fault() -> None:
     ti = Ti({}, {})
     job = JobDetails(submission_id="j", status="FAILED", message="x" * 10_000, start_time_ms=1000, end_time_ms=3500)
     error = RayJobFailed("c1", job, "failed")
-    note_fault({"ti": ti, "exception": error})  # type: ignore[typeddict-item]
+    note_fault(context(ti, exception=error))
     noted = ti.pushed[FAULT_KEY]
     assert (noted["error_type"], noted["is_the_clusters"], len(noted["message"])) == ("RayJobFailed", False, 2000)
     assert noted["seconds"] == 2.5
     ti.states = {f"{GROUP}.{name}_0": state for name, state in {"submit": "success", "wait": "failed"}.items()}
     ti.xcoms["wait", FAULT_KEY] = noted
-    found = MappedTasks({"ti": ti}, GROUP, serves=False).outcome(0, shard())  # type: ignore[typeddict-item]
+    found = outcome_of(ti, serves=False)
+    assert found["error"] is not None
     assert (found["status"], found["seconds"], found["error"]["task"]) == ("FAILED", 2.5, "wait")
 
 
@@ -123,12 +131,29 @@ def test_a_secret_is_not_in_what_is_noted() -> None:
 
     mask_secret("very-secret-token")
     ti = Ti({}, {})
-    note_fault({"ti": ti, "exception": RuntimeError("printed very-secret-token")})  # type: ignore[typeddict-item]
+    note_fault(context(ti, exception=RuntimeError("printed very-secret-token")))
     assert ti.pushed[FAULT_KEY]["message"] == "printed ***"
 
 
-GOOD = {"status": "SUCCEEDED", "error": None, "output": 1}
-BAD = {"status": "FAILED", "error": {"task": "collect", "message": "gone\nfor good"}, "output": None}
+def failure(message: str) -> Fault:
+    return {"task": "collect", "error_type": None, "message": message, "is_the_clusters": False}
+
+
+def result(status: str, *, output: Any = None, error: Fault | None = None) -> ShardResult:
+    return {
+        "share": 0.5,
+        "offset": 0,
+        "amount": 10,
+        "status": status,
+        "submission_id": "job-1",
+        "seconds": 4.5,
+        "output": output,
+        "error": error,
+    }
+
+
+GOOD = result("SUCCEEDED", output=1)
+BAD = result("FAILED", error=failure("gone\nfor good"))
 
 
 def test_every_cluster_is_in_the_result() -> None:
@@ -143,12 +168,12 @@ def test_every_cluster_is_in_the_result() -> None:
     assert set(merged["c3"]) == set(merged["c4"]) == keys
     assert succeeded(merged) == ["c1"]
     assert failure_lines(merged, ["c1"]) == ["c2: collect: gone", "c4: plan: no answer"]
-    merged["c2"]["error"] = {"task": "collect", "message": ""}
+    merged["c2"]["error"] = failure("")
     assert failure_lines(merged, ["c1"])[0] == "c2: collect: no reason given"
 
 
 @pytest.mark.parametrize(("second", "done"), [(GOOD, ["c1", "c2", "c3"]), (BAD, ["c1", "c3"])])
-def test_work_that_others_took_over_is_done_when_all_of_it_is(second: dict[str, Any], done: list[str]) -> None:
+def test_work_that_others_took_over_is_done_when_all_of_it_is(second: ShardResult, done: list[str]) -> None:
     own = [(shard("c1"), GOOD), (shard("c2"), BAD), (shard("c3"), GOOD)]
     taken = [(shard("c1", taken_over_from="c2"), GOOD), (shard("c3", taken_over_from="c2"), second)]
     merged = merge(own, taken, idle=[], unavailable={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -17,15 +18,21 @@ from airflow_provider_ray.fan_out.options import TaskOptions
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.operators.serve import RayServeOperator
 
-JOB = {"entrypoint": "python job.py"}
+JOB: JobOptions = {"entrypoint": "python job.py"}
 SERVING: dict[str, Any] = {"collect": {"path": "/output"}, "release": {"path": "/release"}}
 
 
 def fan_out(**arguments: Any) -> DAG:
     with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
         ray_fan_out(**{"clusters": ["c1", "c2"], "job": JOB, "amount": 10, **arguments})
-    dag.validate()
+    validate: Callable[[], Any] = dag.validate
+    validate()
     return dag
+
+
+def task_of(dag: DAG, name: str) -> Any:
+    """A task of the group, with the attributes of its operator."""
+    return dag.get_task(f"fan_out.{name}")
 
 
 def edges(dag: DAG) -> dict[str, set[str]]:
@@ -57,8 +64,8 @@ def test_a_job_that_does_not_serve_belongs_to_its_task_until_it_ends() -> None:
         "on_cluster.wait": below("merge"),
         "merge": set(),
     }
-    assert dag.get_task("fan_out.on_cluster.submit").deferrable
-    assert dag.get_task("fan_out.on_cluster.submit").wait_for_completion
+    assert task_of(dag, "on_cluster.submit").deferrable
+    assert task_of(dag, "on_cluster.submit").wait_for_completion
 
 
 def test_redistribution_adds_a_second_round() -> None:
@@ -86,16 +93,16 @@ def test_two_fan_outs_in_one_dag() -> None:
 def test_defaults_of_the_cluster_tasks_and_those_of_the_author() -> None:
     calls: list[Any] = []
     dag = fan_out(default_args={"retries": 7, "on_failure_callback": calls.append})
-    submit = dag.get_task("fan_out.on_cluster.submit")
+    submit = task_of(dag, "on_cluster.submit")
     assert submit.retries == 7
     assert submit.map_index_template == "{{ task.conn_id }}"
     assert list(submit.on_failure_callback) == [note_fault, calls.append]
-    own = fan_out(job={**JOB, "on_failure_callback": calls.append}).get_task("fan_out.on_cluster.submit")
+    own = task_of(fan_out(job={**JOB, "on_failure_callback": calls.append}), "on_cluster.submit")
     assert list(own.on_failure_callback) == [note_fault, calls.append]
-    assert dag.get_task("fan_out.plan").retries == 3
-    assert dag.get_task("fan_out.merge").retries == 0
+    assert task_of(dag, "plan").retries == 3
+    assert task_of(dag, "merge").retries == 0
     # One XCom, and not another for each connection id.
-    assert dag.get_task("fan_out.merge").multiple_outputs is False
+    assert task_of(dag, "merge").multiple_outputs is False
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,7 @@ def test_defaults_of_the_cluster_tasks_and_those_of_the_author() -> None:
 def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
     arguments: dict[str, Any], again: bool
 ) -> None:
-    policy = fan_out(**arguments).get_task("fan_out.on_cluster.submit").retry_policy
+    policy = task_of(fan_out(**arguments), "on_cluster.submit").retry_policy
     for fault in (RayClusterUnavailable("GET x", "no answer"), RayJobLost.from_message("lost")):
         assert (policy.evaluate(fault, 1, 3).action.name == "RETRY") is again
     assert policy.evaluate(RayJobStopping.from_message("stopping"), 1, 3).action.name == "RETRY"
@@ -133,7 +140,7 @@ def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
         ({"collect": {"application": "a"}}, "collect", "['application']"),
         ({"release": {"task_id": "a"}}, "release", "['task_id']"),
         ({"job": {"entrypont": "true"}}, "job", "['entrypont']"),
-        ({"job": {**JOB, 1: 2, "strategie": "x"}}, "job", "[1, 'strategie']"),
+        ({"job": {"entrypoint": "python job.py", 1: 2, "strategie": "x"}}, "job", "[1, 'strategie']"),
         ({"job": {"runtime_env": {}}}, "job", "nothing for ['entrypoint']"),
         ({"job": "python job.py"}, "job", "'python job.py' of type str"),
         ({"collect": {"pth": "/output"}}, "collect", "['pth']"),
@@ -200,10 +207,10 @@ def test_durations_may_be_timedeltas() -> None:
         collect={"timeout": minute, "poll_interval": minute},
         release={"request_timeout": minute},
     )
-    assert dag.get_task("fan_out.on_cluster.submit").poll_interval == 60
-    assert dag.get_task("fan_out.on_cluster.collect").timeout == 60
-    assert dag.get_task("fan_out.on_cluster.collect").poll_interval == 60
-    assert dag.get_task("fan_out.on_cluster.release").request_timeout == 60
+    assert task_of(dag, "on_cluster.submit").poll_interval == 60
+    assert task_of(dag, "on_cluster.collect").timeout == 60
+    assert task_of(dag, "on_cluster.collect").poll_interval == 60
+    assert task_of(dag, "on_cluster.release").request_timeout == 60
     with pytest.raises(RayConfigError, match="timeout: got 0; expected a number of seconds above 0, or a timedelta"):
         fan_out(collect={"timeout": 0})
 
@@ -211,4 +218,4 @@ def test_durations_may_be_timedeltas() -> None:
 @pytest.mark.parametrize("name", ["clusters", "policy", "weights", "amount"])
 def test_templates_are_left_for_the_run(name: str) -> None:
     template = f"{{{{ params.{name} }}}}"
-    assert fan_out(**{name: template}).get_task("fan_out.plan").op_kwargs[name] == template
+    assert task_of(fan_out(**{name: template}), "plan").op_kwargs[name] == template

@@ -10,14 +10,14 @@ from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayError
 from airflow_provider_ray.jobs.decision import (
     Adopt,
-    Attempted,
+    CurrentAttempt,
     GiveUp,
     SeenJob,
     Step,
     StopFirst,
     Submit,
     decide,
-    submit_on,
+    resubmission,
 )
 from airflow_provider_ray.jobs.memory import TaskJob
 
@@ -28,11 +28,11 @@ OLD, NEW, NEWEST = (
     TaskJob(conn_id=conn_id, submission_id=f"job-{number}", nonce=f"n{number}", max_tries=3)
     for number, conn_id in enumerate(("a", "b", "a"))
 )
-ONE = Attempted(["a"], max_tries=3)
-TWO = Attempted(["a", "b"], max_tries=3)
+ONE = CurrentAttempt(["a"], max_tries=3)
+TWO = CurrentAttempt(["a", "b"], max_tries=3)
 LEFT_A = replace(TWO, failed_on=["a"])
-CLEARED = Attempted(["a"], max_tries=7)
-CLEARED_TWO = Attempted(["a", "b"], max_tries=7)
+CLEARED = CurrentAttempt(["a"], max_tries=7)
+CLEARED_TWO = CurrentAttempt(["a", "b"], max_tries=7)
 
 
 def seen(job: TaskJob, state: str | RayError | None, *, asked: bool = False) -> SeenJob:
@@ -51,7 +51,7 @@ def stopping(job: TaskJob) -> TaskJob:
     return replace(job, stopping=True)
 
 
-ROWS: dict[str, tuple[list[SeenJob], Attempted, Step]] = {
+ROWS: dict[str, tuple[list[SeenJob], CurrentAttempt, Step]] = {
     "the first attempt": ([], ONE, Submit()),
     # A retry resumes the job: active -> wait, succeeded -> result, never arrived -> the same id, ended -> a new job.
     "retry, running": ([seen(OLD, "RUNNING")], ONE, Adopt(job=OLD, status="RUNNING")),
@@ -62,10 +62,10 @@ ROWS: dict[str, tuple[list[SeenJob], Attempted, Step]] = {
     "retry, failed": ([seen(OLD, "FAILED")], ONE, Submit()),
     "retry, stopped": ([seen(OLD, "STOPPED")], ONE, Submit()),
     # The cluster does not answer, or refuses us.
-    "one cluster, away": ([seen(OLD, AWAY)], ONE, GiveUp(job=seen(OLD, AWAY), fault=AWAY)),
-    "one cluster, refused": ([seen(OLD, REFUSED)], ONE, GiveUp(job=seen(OLD, REFUSED), fault=REFUSED)),
+    "one cluster, away": ([seen(OLD, AWAY)], ONE, GiveUp(job=seen(OLD, AWAY))),
+    "one cluster, refused": ([seen(OLD, REFUSED)], ONE, GiveUp(job=seen(OLD, REFUSED))),
     "two clusters, away": ([seen(OLD, AWAY)], TWO, Submit()),
-    "two clusters, refused": ([seen(OLD, REFUSED)], TWO, GiveUp(job=seen(OLD, REFUSED), fault=REFUSED)),
+    "two clusters, refused": ([seen(OLD, REFUSED)], TWO, GiveUp(job=seen(OLD, REFUSED))),
     # timeout passed, or startup_timeout: a retry starts a new job once the old one has ended.
     "timed out, running": (
         [seen(stopping(OLD), "RUNNING")],
@@ -103,9 +103,9 @@ ROWS: dict[str, tuple[list[SeenJob], Attempted, Step]] = {
     "cleared, cannot be asked to stop": (
         [seen(OLD, AWAY, asked=True)],
         CLEARED,
-        GiveUp(job=seen(OLD, AWAY, asked=True), fault=AWAY),
+        GiveUp(job=seen(OLD, AWAY, asked=True)),
     ),
-    "cleared, away": ([seen(OLD, AWAY)], CLEARED, GiveUp(job=seen(OLD, AWAY), fault=AWAY)),
+    "cleared, away": ([seen(OLD, AWAY)], CLEARED, GiveUp(job=seen(OLD, AWAY))),
     "cleared, away, another cluster": ([seen(OLD, AWAY)], CLEARED_TWO, Submit()),
     "cleared, had succeeded": ([seen(OLD, "SUCCEEDED")], CLEARED, Submit()),
     "cleared, never arrived": ([seen(OLD, None)], CLEARED, Submit()),
@@ -164,13 +164,13 @@ ROWS: dict[str, tuple[list[SeenJob], Attempted, Step]] = {
 }
 
 
-@pytest.mark.parametrize(("earlier", "attempted", "step"), ROWS.values(), ids=ROWS)
-def test_the_next_step(earlier: list[SeenJob], attempted: Attempted, step: Step) -> None:
-    assert decide(earlier, attempted) == step
+@pytest.mark.parametrize(("earlier", "current", "step"), ROWS.values(), ids=ROWS)
+def test_the_next_step(earlier: list[SeenJob], current: CurrentAttempt, step: Step) -> None:
+    assert decide(earlier, current) == step
 
 
 @pytest.mark.parametrize(
-    ("conn_id", "earlier", "attempted", "job"),
+    ("conn_id", "earlier", "current", "job"),
     [
         ("a", [seen(OLD, None)], LEFT_A, OLD),
         ("b", [seen(OLD, None)], LEFT_A, None),
@@ -183,9 +183,9 @@ def test_the_next_step(earlier: list[SeenJob], attempted: Attempted, step: Step)
     ids=["never arrived", "another cluster", "may be there", "has ended", "lost", "cleared", "the newest of two"],
 )
 def test_a_job_that_may_be_on_the_chosen_cluster_keeps_its_id(
-    conn_id: str, earlier: list[SeenJob], attempted: Attempted, job: TaskJob | None
+    conn_id: str, earlier: list[SeenJob], current: CurrentAttempt, job: TaskJob | None
 ) -> None:
-    assert submit_on(conn_id, earlier, attempted) == Submit(job=job)
+    assert resubmission(conn_id, earlier, current) == job
 
 
 @pytest.mark.parametrize(

@@ -255,11 +255,12 @@ def test_a_task_that_died_between_remembering_and_submitting_knows_both_jobs(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool, is_back: bool
 ) -> None:
     lose_sight(attempts, clusters)
+    owner, method = (RaySubmitJobOperator, "defer") if deferrable else (attempt.Attempt, "submit")
     with monkeypatch.context() as patch:
-        patch.setattr(*((RaySubmitJobOperator, "defer") if deferrable else (attempt.Attempt, "submit")), dies)
+        patch.setattr(owner, method, dies)
         with pytest.raises(Died):
             run(attempts, 2, deferrable=deferrable)
-    remembered = [attempts.store["ray_job"], *attempts.store["ray_job"]["others"]]
+    remembered = [attempts.store["ray_job"], *attempts.store["ray_job"]["left_behind"]]
     assert [job["conn_id"] for job in remembered] == ["b", "a"]
     assert not clusters["b"].jobs
     if is_back:
@@ -318,7 +319,7 @@ def test_a_cluster_that_takes_no_uploads_is_left_after_one_attempt(
     with pytest.raises(errors.RayClusterUnavailable):
         run(attempts, runtime_env=runtime_env)
     # Nothing can have been submitted.
-    assert attempts.store["ray_job"] == {"others": [], "failed_on": ["a"]}
+    assert attempts.store["ray_job"] == {"left_behind": [], "failed_on": ["a"]}
     assert run(attempts, 2, runtime_env=runtime_env)["conn_id"] == "b"
 
 
@@ -447,7 +448,11 @@ def test_a_kill_stops_the_job_where_it_is_and_the_one_that_was_left_behind(
         except errors.RayJobInterrupted as error:
             ends.append(error)
 
-    with meanwhile(lambda: clusters["b"].jobs, lambda: (come_back(clusters["a"]), task.on_kill())):
+    def kill() -> None:
+        come_back(clusters["a"])
+        task.on_kill()
+
+    with meanwhile(lambda: clusters["b"].jobs, kill):
         work()
     assert states(clusters["a"]) == states(clusters["b"]) == ["STOPPED"]
     assert len(ends) == 1

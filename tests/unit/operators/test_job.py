@@ -197,6 +197,7 @@ def test_a_kill_during_the_submission_is_no_success(
 
     async def killed_meanwhile(*arguments: Any) -> None:
         await post(*arguments)
+        assert task._attempt is not None
         task._attempt.is_killed = True
 
     monkeypatch.setattr(submission, "post", killed_meanwhile)
@@ -228,8 +229,8 @@ def test_secrets_that_are_no_dict_are_not_shown(
 def test_values_of_variables_whose_names_are_secret_are_masked(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from airflow.providers.common.compat.sdk import redact
     from airflow.sdk._shared.secrets_masker import _secrets_masker
-    from airflow.sdk.log import redact
 
     monkeypatch.setattr(_secrets_masker(), "mask_secrets_in_logs", True, raising=False)
     with DAG("d", schedule=None):

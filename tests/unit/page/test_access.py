@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from airflow.models.base import Base
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from airflow_provider_ray.page import access
+from airflow_provider_ray.compat import database, server
 from airflow_provider_ray.page.access import permitted_connections, readable_dags
 
 USER: Any = object()
@@ -30,16 +31,16 @@ class AuthManager:
         self.asked.append((method, team_name, conn_ids))
         return conn_ids & self.allowed
 
-    def filter_authorized_dag_ids(self, *, dag_ids: set[str], user: Any, team_name: Any) -> set[str]:
+    def filter_authorized_dag_ids(self, *, dag_ids: set[str], user: Any, method: str, team_name: Any) -> set[str]:
         assert user is USER
-        self.asked.append((team_name, dag_ids))
+        self.asked.append((method, team_name, dag_ids))
         return dag_ids & self.allowed
 
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> AuthManager:
     made = AuthManager("a", "c")
-    monkeypatch.setattr(access, "get_auth_manager", lambda: made)
+    monkeypatch.setattr(server, "get_auth_manager", lambda: made)
     return made
 
 
@@ -60,10 +61,10 @@ def test_only_dags_that_exist_are_asked_for(
     """The ids come from the metadata of jobs, which may belong to another Airflow."""
     engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
     Base.metadata.create_all(engine, [Base.metadata.tables[DagModel.__tablename__]])
+    dag: Callable[..., DagModel] = DagModel
     with Session(engine) as session, session.begin():
-        rows: list[Any] = [{"dag_id": name, "bundle_name": "dags", "timetable_type": "none"} for name in "abd"]
-        session.add_all(DagModel(**row) for row in rows)  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(access, "create_session", partial(Session, engine))
+        session.add_all(dag(dag_id=name, bundle_name="dags", timetable_type="none") for name in "abd")
+    monkeypatch.setattr(database, "create_session", partial(Session, engine))
     teams(monkeypatch, DagModel, "get_dag_id_to_team_name_mapping", {"a": None, "b": "blue"})
     assert readable_dags(["a", "b", "c"], USER) == {"a"}
-    assert sorted(manager.asked, key=str) == [("blue", {"b"}), (None, {"a"})]
+    assert sorted(manager.asked, key=str) == [("GET", "blue", {"b"}), ("GET", None, {"a"})]

@@ -16,7 +16,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
-from airflow_provider_ray.page import task as task_module
+from airflow_provider_ray.compat import database
 from airflow_provider_ray.page.task import PICTURE_LIMIT_BYTES, PNG_SIGNATURE, Task, job_of, picture_of
 
 WHO = {"dag_id": "dag", "run_id": "run", "task_id": "submit", "map_index": 3}
@@ -32,7 +32,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
     engine = create_engine(f"sqlite:///{tmp_path}/airflow.db")
     models = (TaskStateStoreModel, RenderedTaskInstanceFields, XComModel)
     Base.metadata.create_all(engine, [Base.metadata.tables[model.__tablename__] for model in models])
-    monkeypatch.setattr(task_module, "create_session", partial(Session, engine))
+    monkeypatch.setattr(database, "create_session", partial(Session, engine))
 
     def add(model: Any, **values: Any) -> None:
         run = {} if model is RenderedTaskInstanceFields else {"dag_run_id": 1}

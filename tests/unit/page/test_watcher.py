@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sync import run_sync
-from airflow_provider_ray.page import watch as watch_module
 from airflow_provider_ray.page.answers import cluster_answer
 from airflow_provider_ray.page.faults import in_words
 from airflow_provider_ray.page.watch import ClusterWatch
@@ -238,7 +238,7 @@ def test_a_cluster_whose_head_is_dead_is_unhealthy(dashboard: FakeDashboard, loo
 def test_a_job_list_that_is_slow_is_asked_for_less_often(
     dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = watch_module.RayClient.__aenter__
+    original = RayClient.__aenter__
     quick = SharedAnswer.overdue
     monkeypatch.setattr(SharedAnswer, "overdue", lambda answer, now: quick(answer, now) * 30)
 
@@ -253,7 +253,7 @@ def test_a_job_list_that_is_slow_is_asked_for_less_often(
         monkeypatch.setattr(opened.jobs, "active", active)
         return opened
 
-    monkeypatch.setattr(watch_module.RayClient, "__aenter__", slow_jobs)
+    monkeypatch.setattr(RayClient, "__aenter__", slow_jobs)
     until(lambda: look("fake").serve.known_at)
     watch = look("fake")
     assert watch.jobs.took >= 0.3
@@ -343,8 +343,12 @@ def test_single_jobs_are_forgotten_in_the_end(
     dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "PAGE_JOBS_KEPT", 2)
+
+    def is_known(name: str) -> bool:
+        return name in look("fake", name).single
+
     for name in ("a", "b", "c"):
-        until(lambda name=name: name in look("fake", name).single)
+        until(partial(is_known, name))
     assert list(look("fake").single) == ["b", "c"]
 
 

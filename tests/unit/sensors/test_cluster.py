@@ -20,7 +20,7 @@ from airflow_provider_ray.client import errors
 from airflow_provider_ray.sensors.cluster import RayClusterSensor
 from tests.fake_dashboard import FakeDashboard
 from tests.unit.conftest import TaskLog, connect
-from tests.unit.deferral import run_deferred
+from tests.unit.deferral import resume, run_deferred
 
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferrable"])
 
@@ -270,8 +270,8 @@ def test_labels_may_change_while_the_triggerer_waits(
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(context)
     connect(monkeypatch, "third", dashboard, extra={"labels": "place=here"})
-    event = {"ready": {"fake": {}, "other": {}}, "waiting": {}, "fault": None}
-    assert set(task.execute_complete(context, event, **(deferred.value.kwargs or {}))) == {"fake", "other"}
+    dashboard.used.clear()
+    assert set(resume(task, context, deferred.value)) == {"fake", "other"}
 
 
 def test_can_be_mapped_and_stored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import subprocess
@@ -84,19 +85,25 @@ async def test_a_thousand_triggers_that_wait_measure_once_for_all(
 ) -> None:
     from airflow_provider_ray.compat import triggerer
 
-    looks, measure = [], triggerer.unread_bytes
+    looks, measure = 0, triggerer.unread_bytes
+
+    def counted(stream: io.FileIO) -> int:
+        nonlocal looks
+        looks += 1
+        return measure(stream)
+
     stream = log_stream()
     assert stream is not None
-    monkeypatch.setattr(triggerer, "unread_bytes", lambda stream: looks.append(1) or measure(stream))
+    monkeypatch.setattr(triggerer, "unread_bytes", counted)
     airflow_log.write(b"x" * 50_000)
     waiting = [asyncio.create_task(has_read(0, within=10)) for _ in range(1000)]
     await asyncio.sleep(0)
-    first_looks = len(looks)
+    first_looks = looks
     reading = asyncio.create_task(airflow_log.read_slowly(0.02))
     assert all(await asyncio.gather(*waiting))
     assert first_looks <= 1000
     # Some 13 reads of 4096 bytes, with a look after each.
-    assert len(looks) - first_looks < 60
+    assert looks - first_looks < 60
     reading.cancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +35,13 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def keeper(**other: Any) -> XComPosition:
-    return XComPosition(SimpleNamespace(**{**WHERE, **other}))
+    task_instance: Any = SimpleNamespace(**{**WHERE, **other})
+    return XComPosition(task_instance)
+
+
+def begin(push: Callable[..., None]) -> None:
+    context: Any = {"ti": SimpleNamespace(xcom_push=push)}
+    XComPosition.begin(context)
 
 
 async def test_it_is_found_by_the_same_task_and_job_alone(kept: dict[str, Any]) -> None:
@@ -50,7 +57,7 @@ async def test_nothing_is_delivered_in_the_beginning(kept: dict[str, Any]) -> No
     def push(key: str, value: Any) -> None:
         kept[str((key, sorted(WHERE.items())))] = value
 
-    XComPosition.begin({"ti": SimpleNamespace(xcom_push=push)})
+    begin(push)
     assert len(kept) == 1
     assert await keeper().find("j1") == 0
 
@@ -86,5 +93,5 @@ async def test_a_fault_of_airflow_costs_repeated_lines_only(
     def push(**_: Any) -> None:
         raise ConnectionError("no API server")
 
-    XComPosition.begin({"ti": SimpleNamespace(xcom_push=push)})
+    begin(push)
     assert caplog.text.count("no API server") == 3

@@ -17,7 +17,7 @@ from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.encryption import encrypt
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
-from airflow_provider_ray.triggers.job import RayJobTrigger
+from airflow_provider_ray.triggers.job import Ownership, RayJobTrigger, Submission
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.airflow_log import AirflowLog
@@ -31,18 +31,22 @@ TRIGGERS = [
     RayJobTrigger(
         conn_id="c",
         submission_id="s",
-        nonce="n1",
-        submission=encrypt({"entrypoint": "true", "submission_id": "s"}),
+        ownership={
+            "nonce": "n1",
+            "left_behind": [{"conn_id": "d", "submission_id": "t", "nonce": "n2"}],
+            "cancel_on_kill": False,
+        },
+        submission={
+            "spec": encrypt({"entrypoint": "true", "submission_id": "s"}),
+            "queued_at": 1.0,
+            "room_end_time": 1.5,
+        },
         role="submitter",
-        queued_at=1.0,
-        room_end_time=1.5,
-        left_behind=[{"conn_id": "d", "submission_id": "t", "nonce": "n2"}],
         metadata={"a": "b"},
         poll_interval=1.5,
         end_time=2.5,
         startup_end_time=2.0,
         fetch_logs=True,
-        cancel_on_kill=False,
     ),
     RayClusterTrigger(
         conn_ids=["a", "b"],
@@ -53,6 +57,22 @@ TRIGGERS = [
     ),
     RayServeTrigger(conn_id="c", application="a", path="/p", submission_id="s", poll_interval=1.5, end_time=2.5),
 ]
+
+
+def owns(*left_behind: dict[str, str], cancel_on_kill: bool = True) -> Ownership:
+    """A job with the nonce n1, and those that earlier attempts left behind."""
+    return {"nonce": "n1", "left_behind": left_behind, "cancel_on_kill": cancel_on_kill}
+
+
+def submits(submission_id: str) -> Submission:
+    """The submission of a job with the nonce n1."""
+    spec = {"entrypoint": "true", "submission_id": submission_id, "metadata": MARKED}
+    return {"spec": encrypt(spec), "queued_at": time(), "room_end_time": None}
+
+
+def task_instance() -> Any:
+    """What a trigger uses of its task instance."""
+    return SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
@@ -72,7 +92,12 @@ async def test_an_event_says_what_happened(
     dashboard.default_outcome = Outcome(status=status) if status else Outcome(ends_after=None, stop_after=0.1)
     await asyncio.to_thread(RayHook().submit_job, "true", submission_id="s", metadata=MARKED)
     trigger = RayJobTrigger(
-        role=role, conn_id="ray_default", submission_id="s", nonce="n1", poll_interval=0.1, end_time=time() + 0.5
+        role=role,
+        conn_id="ray_default",
+        submission_id="s",
+        ownership=owns() if role == "owner" else None,
+        poll_interval=0.1,
+        end_time=time() + 0.5,
     )
     assert (await first_event(trigger))["event"] == happened
 
@@ -83,8 +108,8 @@ async def test_a_submitter_fires_when_the_job_is_submitted(dashboard: FakeDashbo
         role="submitter",
         conn_id="ray_default",
         submission_id="s",
-        nonce="n1",
-        submission=encrypt({"entrypoint": "true", "submission_id": "s", "metadata": MARKED}),
+        ownership=owns(),
+        submission=submits("s"),
     )
     event = await first_event(trigger)
     assert (event["event"], event["job"], event["fault"]) == ("submitted", None, None)
@@ -145,7 +170,7 @@ def test_what_a_trigger_logs_has_been_read_before_it_fires(
     watching = RayJobTrigger(
         role="observer", conn_id="ray_default", submission_id="s", poll_interval=0.1, fetch_logs=True
     )
-    watching.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
+    watching.task_instance = task_instance()
     airflow_log.write(b"what others have logged\n")
 
     async def unread_at_the_event() -> int:
@@ -165,8 +190,10 @@ def trigger(dashboard: FakeDashboard) -> RayJobTrigger:
     """The trigger of a mapped task whose job runs until it is stopped."""
     dashboard.default_outcome = Outcome(ends_after=None, stop_after=1.0)
     RayHook().submit_job("true", submission_id="mine", metadata=MARKED)
-    trigger = RayJobTrigger(role="owner", conn_id="ray_default", submission_id="mine", poll_interval=0.1, nonce="n1")
-    trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=2)
+    trigger = RayJobTrigger(
+        role="owner", conn_id="ray_default", submission_id="mine", poll_interval=0.1, ownership=owns()
+    )
+    trigger.task_instance = task_instance()
     return trigger
 
 
@@ -222,7 +249,7 @@ async def test_a_kill_while_the_submission_is_under_way_stops_the_job_when_it_ar
 ) -> None:
     airflow_says(monkeypatch, "failed", "slow")
     trigger.submission_id = "slow"
-    trigger.submission = encrypt({"entrypoint": "true", "submission_id": "slow", "metadata": MARKED})
+    trigger.submission = submits("slow")
     dashboard.fail("hang", method="POST", path="/api/jobs/")
     running = asyncio.ensure_future(first_event(trigger))
     await asyncio.sleep(0.5)
@@ -249,13 +276,13 @@ async def test_a_triggerer_that_stops_leaves_the_job_alone(dashboard: FakeDashbo
 async def test_a_job_can_survive_the_kill_of_its_task(
     dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trigger.cancel_on_kill = False
+    trigger.ownership = owns(cancel_on_kill=False)
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "RUNNING"
     # One of an earlier attempt, which this job has replaced, may not.
     airflow_says(monkeypatch, "failed", "mine")
     await asyncio.to_thread(RayHook().submit_job, "true", submission_id="older", metadata={NONCE_KEY: "n0"})
-    trigger.left_behind = [{"conn_id": "fake", "submission_id": "older", "nonce": "n0"}]
+    trigger.ownership = owns({"conn_id": "fake", "submission_id": "older", "nonce": "n0"}, cancel_on_kill=False)
     await trigger.on_kill()
     assert [job.status for job in dashboard.jobs.values()] == ["RUNNING", "STOPPED"]
 
@@ -264,7 +291,7 @@ async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
     dashboard: FakeDashboard, trigger: RayJobTrigger, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
 ) -> None:
     airflow_says(monkeypatch, "failed", "mine")
-    trigger.left_behind = [{"conn_id": "deleted", "submission_id": "older", "nonce": "n0"}]
+    trigger.ownership = owns({"conn_id": "deleted", "submission_id": "older", "nonce": "n0"})
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "STOPPED"
     (warning,) = [line for line in task_log.lines if "may still be running" in line]
@@ -272,7 +299,7 @@ async def test_a_kill_that_reaches_one_cluster_only_says_what_may_still_run(
 
 
 async def test_a_job_of_somebody_else_is_never_stopped(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
-    trigger.role = "observer"
+    trigger.role, trigger.ownership = "observer", None
     await trigger.on_kill()
     assert dashboard.jobs["mine"].status == "RUNNING"
 
@@ -341,7 +368,7 @@ async def test_a_kill_sits_out_a_passing_fault_of_airflow(
 
 async def test_a_trigger_that_comes_too_late_submits_nothing(dashboard: FakeDashboard, trigger: RayJobTrigger) -> None:
     trigger.submission_id = "late"
-    trigger.submission = encrypt({"entrypoint": "true", "submission_id": "late", "metadata": MARKED})
+    trigger.submission = submits("late")
     trigger.end_time = 1.0
     event = await first_event(trigger)
     assert event["fault"][0] == "RayTriggerError"
@@ -350,7 +377,7 @@ async def test_a_trigger_that_comes_too_late_submits_nothing(dashboard: FakeDash
 
 
 async def test_a_key_that_is_not_the_workers_is_named(trigger: RayJobTrigger) -> None:
-    trigger.submission = "encrypted elsewhere"
+    trigger.submission = {**submits("s"), "spec": "encrypted elsewhere"}
     event = await first_event(trigger)
     assert event["fault"][0] == "RayConfigError"
     assert "fernet_key" in event["fault"][1]

@@ -26,7 +26,7 @@ from airflow_provider_ray.client.errors import (
     RayServeError,
     RayServeNotReady,
 )
-from airflow_provider_ray.client.serving.application import ServeTarget
+from airflow_provider_ray.client.serving.application import ServeRoute
 from tests.fake_dashboard import FakeDashboard, Outcome
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +62,7 @@ def soon(seconds: float, change: Any) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 async def test_a_call_brings_what_was_given(client: RayClient, secured: FakeDashboard, method: str) -> None:
     secured.deploy("app", "/app", echo)
-    target = ServeTarget(client, "app", "/sub/path?x=1&y=é")
+    target = ServeRoute(client, "app", "/sub/path?x=1&y=é")
     answer = await target.call(
         **QUICKLY, method=method, data={"text": "é\n$()"}, headers={"X-Own": "1"}, request_timeout=7.0
     )
@@ -76,7 +76,7 @@ async def test_a_call_brings_what_was_given(client: RayClient, secured: FakeDash
 async def test_headers_of_the_caller_win(client: RayClient, secured: FakeDashboard) -> None:
     secured.deploy("app", "/app", echo)
     headers = {"X-Request-Timeout-Seconds": "1", "content-type": "application/x-json"}
-    answer = await ServeTarget(client, "app", "/").call(**QUICKLY, method="POST", data=0, headers=headers)
+    answer = await ServeRoute(client, "app", "/").call(**QUICKLY, method="POST", data=0, headers=headers)
     assert answer["headers"]["X-Request-Timeout-Seconds"] == "1"
     assert answer["headers"]["Content-Type"] == "application/x-json"
     assert answer["body"] == "0"
@@ -84,9 +84,9 @@ async def test_headers_of_the_caller_win(client: RayClient, secured: FakeDashboa
 
 async def test_the_clusters_credentials_never_reach_serve(client: RayClient, secured: FakeDashboard) -> None:
     secured.deploy("app", "/app", echo)
-    await ServeTarget(client, "app", "/").call(**QUICKLY)
+    await ServeRoute(client, "app", "/").call(**QUICKLY)
     secured.fail(503, path="/app")
-    await ServeTarget(client, "app", "/").call(**QUICKLY)
+    await ServeRoute(client, "app", "/").call(**QUICKLY)
     at_serve = [request for request in secured.requests if request.server == "serve"]
     assert len(at_serve) >= 4
     for request in at_serve:
@@ -106,7 +106,7 @@ async def test_serves_own_credentials_reach_serve_alone(secured: FakeDashboard) 
         serve_auth_headers={"X-Own": "0wn"},
     )
     async with RayClient(config) as client:
-        answer = await ServeTarget(client, "app", "/").call(**QUICKLY)
+        answer = await ServeRoute(client, "app", "/").call(**QUICKLY)
     assert (answer["headers"]["Authorization"], answer["headers"]["X-Own"]) == ("Bearer s3rve", "0wn")
     dashboard = [str(request) for request in secured.requests if request.server == "dashboard"]
     assert dashboard
@@ -117,7 +117,7 @@ async def test_a_proxy_that_wants_a_token_names_its_field(client: RayClient, sec
     secured.deploy("app", "/app", echo)
     secured.fail(401, path="/-/routes")
     with pytest.raises(RayAuthError, match=r"401.*serve_token field"):
-        await ServeTarget(client, "app", "/").wait(**QUICKLY)
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ async def test_addresses(
     client: RayClient, secured: FakeDashboard, prefix: str, application: str | None, path: str, asked: str
 ) -> None:
     secured.deploy("app", prefix, echo)
-    assert await ServeTarget(client, application, path).wait(**QUICKLY) == f"{secured.serve_url}{asked}"
-    assert (await ServeTarget(client, application, path).call(**QUICKLY))["path"] == asked
+    assert await ServeRoute(client, application, path).wait(**QUICKLY) == f"{secured.serve_url}{asked}"
+    assert (await ServeRoute(client, application, path).call(**QUICKLY))["path"] == asked
 
 
 async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDashboard) -> None:
     async def missing(application: str | None, path: str = "/") -> str:
         with pytest.raises(RayServeNotReady, match="did not answer in time") as caught:
-            await ServeTarget(client, application, path).wait(poll_interval=0.1, timeout=0.2)
+            await ServeRoute(client, application, path).wait(poll_interval=0.1, timeout=0.2)
         return str(caught.value)
 
     assert "no such application" in await missing("app")
@@ -164,21 +164,21 @@ async def test_the_wait_ends_when_the_application_answers(client: RayClient, sec
     soon(0.2, lambda: setattr(app, "status", "RUNNING"))
     soon(0.5, lambda: setattr(app, "routed", True))
     started = time.monotonic()
-    await ServeTarget(client, "app", "/").wait(**QUICKLY)
+    await ServeRoute(client, "app", "/").wait(**QUICKLY)
     assert 0.4 < time.monotonic() - started < 3
 
 
 async def test_a_failed_deployment_ends_the_wait(client: RayClient, secured: FakeDashboard) -> None:
     secured.deploy("app", "/app", echo, status="DEPLOY_FAILED", message="ModuleNotFoundError: nothing")
     with pytest.raises(RayServeDeployFailed, match=r"'app': DEPLOY_FAILED\nModuleNotFoundError"):
-        await ServeTarget(client, "app", "/").wait(**QUICKLY)
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
 
 
 async def test_a_job_that_ends_before_it_serves_ends_the_wait(client: RayClient, secured: FakeDashboard) -> None:
     secured.outcomes["j1"] = Outcome(ends_after=0.3, status="FAILED", exit_code=2, message="no luck")
     await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
     with pytest.raises(RayServeError, match=r"'j1' ended before .* status=FAILED driver_exit_code=2\nno luck"):
-        await ServeTarget(client, "app", "/", "j1").wait(**QUICKLY)
+        await ServeRoute(client, "app", "/", "j1").wait(**QUICKLY)
 
 
 async def test_a_job_that_its_cluster_forgets_ends_the_wait(
@@ -186,7 +186,7 @@ async def test_a_job_that_its_cluster_forgets_ends_the_wait(
 ) -> None:
     monkeypatch.setattr(pacing, "SECOND_LOOK_SECONDS", 0.2)
     with pytest.raises(RayJobLost, match=r"'j1' is lost: its cluster has no record of it"):
-        await ServeTarget(client, "app", "/", "j1").wait(**QUICKLY)
+        await ServeRoute(client, "app", "/", "j1").wait(**QUICKLY)
 
 
 async def test_one_404_does_not_end_the_wait(
@@ -196,13 +196,13 @@ async def test_one_404_does_not_end_the_wait(
     await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
     secured.deploy("app", "/app", {"output": []})
     secured.fail(404, path="/api/jobs/j1")
-    assert await ServeTarget(client, "app", "/", "j1").call(**QUICKLY) == {"output": []}
+    assert await ServeRoute(client, "app", "/", "j1").call(**QUICKLY) == {"output": []}
 
 
 async def test_an_application_may_outlive_its_job(client: RayClient, secured: FakeDashboard) -> None:
     await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
     secured.deploy("app", "/app", {"output": []})
-    assert await ServeTarget(client, "app", "/", "j1").call(**QUICKLY) == {"output": []}
+    assert await ServeRoute(client, "app", "/", "j1").call(**QUICKLY) == {"output": []}
 
 
 async def test_behind_tls_the_address_of_serve_must_be_given() -> None:
@@ -235,7 +235,7 @@ async def test_answers_that_are_of_no_use(client: RayClient, secured: FakeDashbo
     secured.deploy("app", "/app", handler)
     limit = 1000 if "1000" in reason else 1024 * 1024
     with pytest.raises(RayServeBadAnswer, match=reason):
-        await ServeTarget(client, "app", "/").call(**QUICKLY, max_answer_bytes=limit)
+        await ServeRoute(client, "app", "/").call(**QUICKLY, max_answer_bytes=limit)
     assert len(secured.asked("GET", "/app")) == 1
 
 
@@ -252,7 +252,7 @@ async def test_an_answer_in_chunks_is_read_up_to_the_limit(client: RayClient, se
     for handler in (endless, bomb):
         secured.deploy("app", "/app", handler)
         with pytest.raises(RayServeBadAnswer, match=r"the answer has more than 1000000 bytes, .* is 1000000"):
-            await ServeTarget(client, "app", "/").call(**QUICKLY, max_answer_bytes=1_000_000)
+            await ServeRoute(client, "app", "/").call(**QUICKLY, max_answer_bytes=1_000_000)
 
 
 @pytest.mark.parametrize(("text", "value"), [("", None), ("null", None), ("[]", []), ('"é"', "é"), ("0", 0)])
@@ -261,7 +261,7 @@ async def test_answers(client: RayClient, secured: FakeDashboard, text: str, val
         return web.Response(text=text)
 
     secured.deploy("app", "/app", handler)
-    assert await ServeTarget(client, "app", "/").call(**QUICKLY, max_answer_bytes=max(len(text.encode()), 1)) == value
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY, max_answer_bytes=max(len(text.encode()), 1)) == value
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_requests_that_cannot_be_sent(
 ) -> None:
     secured.deploy("app", "/app", echo)
     with pytest.raises(RayConfigError) as caught:
-        await ServeTarget(client, "app", "/").call(**QUICKLY, **request_)
+        await ServeRoute(client, "app", "/").call(**QUICKLY, **request_)
     assert caught.value.field == field
     assert secured.asked("GET", "/app") == secured.asked("POST", "/app") == []
 
@@ -289,14 +289,14 @@ async def test_requests_that_cannot_be_sent(
 async def test_at_capacity_is_repeated(client: RayClient, secured: FakeDashboard, method: str) -> None:
     secured.deploy("app", "/app", {"a": 1})
     secured.fail(503, path="/app", times=2)
-    assert await ServeTarget(client, "app", "/").call(**QUICKLY, method=method) == {"a": 1}
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY, method=method) == {"a": 1}
 
 
 async def test_at_capacity_for_ever_has_an_end(client: RayClient, secured: FakeDashboard) -> None:
     secured.deploy("app", "/app", {"a": 1})
     secured.fail(503, path="/app", times=99, text="full")
     with pytest.raises(RayServeBadAnswer, match=r"503: full"):
-        await ServeTarget(client, "app", "/").call(poll_interval=0.1, timeout=0.5)
+        await ServeRoute(client, "app", "/").call(poll_interval=0.1, timeout=0.5)
 
 
 @pytest.mark.parametrize("fault", ["close", "cut", "hang"])
@@ -305,10 +305,10 @@ async def test_a_broken_call_is_repeated_only_if_that_is_harmless(
 ) -> None:
     secured.deploy("app", "/app", {"a": 1})
     secured.fail(fault, path="/app", times=2 if fault == "close" else 1)
-    assert await ServeTarget(client, "app", "/").call(**QUICKLY, request_timeout=0.5) == {"a": 1}
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY, request_timeout=0.5) == {"a": 1}
     secured.fail(fault, path="/app", method="POST")
     with pytest.raises(RayClusterUnavailable):
-        await ServeTarget(client, "app", "/").call(**QUICKLY, request_timeout=0.5, method="POST")
+        await ServeRoute(client, "app", "/").call(**QUICKLY, request_timeout=0.5, method="POST")
     assert len(secured.asked("POST", "/app")) == 1
 
 
@@ -319,7 +319,7 @@ async def test_a_408_or_404_counts_once_the_application_runs(
     app = secured.deploy("app", "/app", {"a": 1})
     secured.fail(status, path="/app", text="timed out")
     with pytest.raises(RayServeBadAnswer, match=rf"{status}: timed out"):
-        await ServeTarget(client, "app", "/").call(**QUICKLY)
+        await ServeRoute(client, "app", "/").call(**QUICKLY)
 
     async def restarting(_: web.Request) -> web.Response:
         app.status, app.answer = "DEPLOYING", {"a": 2}
@@ -327,7 +327,7 @@ async def test_a_408_or_404_counts_once_the_application_runs(
         return web.Response(status=status)
 
     app.answer = restarting
-    assert await ServeTarget(client, "app", "/").call(**QUICKLY) == {"a": 2}
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY) == {"a": 2}
 
 
 async def test_a_proxy_that_is_not_there_yet_is_waited_for(secured: FakeDashboard) -> None:
@@ -337,13 +337,13 @@ async def test_a_proxy_that_is_not_there_yet_is_waited_for(secured: FakeDashboar
     config = ClusterConfig(url=secured.url, token=TOKEN, serve_url=f"http://127.0.0.1:{port}")
     async with RayClient(config) as client:
         with pytest.raises(RayServeNotReady, match=r"no connection"):
-            await ServeTarget(client, "app", "/").call(poll_interval=0.1, timeout=0.3)
+            await ServeRoute(client, "app", "/").call(poll_interval=0.1, timeout=0.3)
 
 
 async def test_a_call_can_be_cancelled(client: RayClient, secured: FakeDashboard) -> None:
     secured.deploy("app", "/app", echo)
     secured.fail("hang", path="/app")
-    task = asyncio.create_task(ServeTarget(client, "app", "/").call(**QUICKLY))
+    task = asyncio.create_task(ServeRoute(client, "app", "/").call(**QUICKLY))
     await asyncio.sleep(0.3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -351,14 +351,14 @@ async def test_a_call_can_be_cancelled(client: RayClient, secured: FakeDashboard
 
 
 async def test_another_cluster_at_the_same_port_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "PROXIES_SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "PROXIES_LEARN_SECONDS", 1.0)
     with FakeDashboard(shared_serve_port=0) as mine, FakeDashboard(shared_serve_port=mine.serve_port) as other:
         assert mine.serve_url == other.serve_url
         mine.deploy("app", "/app", {"mine": True})
         other.deploy("foreign", "/foreign", {"mine": False})
         async with RayClient(ClusterConfig(url=mine.url, serve_url=mine.serve_url)) as client:
             with pytest.raises(RayServeError, match=r"another Serve listens there as well; .* a Serve port of its own"):
-                await ServeTarget(client, "app", "/").call(poll_interval=0.2, timeout=30)
+                await ServeRoute(client, "app", "/").call(poll_interval=0.2, timeout=30)
         assert not [each for each in other.requests if each.path.startswith("/app")]
 
 
@@ -368,5 +368,5 @@ async def test_proxies_that_learn_of_a_route_one_after_the_other_are_waited_for(
         soon(1, lambda: second.deploy("app", "/app", {"answer": 1}))
         async with RayClient(ClusterConfig(url=first.url, serve_url=first.serve_url)) as client:
             started = time.monotonic()
-            assert await ServeTarget(client, "app", "/").call(**QUICKLY) == {"answer": 1}
+            assert await ServeRoute(client, "app", "/").call(**QUICKLY) == {"answer": 1}
         assert time.monotonic() - started >= 0.9

@@ -1,4 +1,9 @@
-"""Arguments that may be templates: what is known of them in the Dag file, and what they are once rendered."""
+"""Arguments that may be templates: what is known of them in the Dag file, and what they are once rendered.
+
+This follows what Airflow 3.3 renders and resolves, which it documents only in part. Delete :func:`is_literal` when
+operators can ask Airflow whether an argument is known, and :func:`value_of` when a template can keep the type of what
+it names without ``render_template_as_native_obj`` for the entire Dag.
+"""
 
 from __future__ import annotations
 
