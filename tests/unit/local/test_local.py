@@ -178,7 +178,7 @@ class TestProcesses:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(head, "STOP_SECONDS", 0.5)
-        monkeypatch.setattr(head, "SETTLE_SECONDS", 0.5)
+        monkeypatch.setattr(head, "CHILDREN_SECONDS", 0.5)
         mine = start(started, stand_in("trap '' TERM; sleep 300; sleep 300"), tmp_path, "mine")
         count([mine], 2)
         head.stop([mine])
