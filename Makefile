@@ -14,8 +14,8 @@ SETUP_GOOGLE := $(GOOGLE)/.setup-$(PY)
 BIN := $(VENV)/bin
 LOCKED := 311 312 313
 PYTEST := $(BIN)/python -m pytest
-# Most tests spend their time waiting, so there are more processes than cores. Tests of one xdist_group share a process.
-PARALLEL := --dist loadgroup --numprocesses
+# Most unit tests spend their time waiting, so there are more processes than cores.
+PROCESSES := 6
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit test-rest test-all chaos check lint format types imports demo up down bench lock screenshots clean
@@ -80,18 +80,18 @@ supported:
 locks/$(PY).txt locks/ray249-$(PY).txt locks/google-$(PY).txt: | supported
 
 test: setup setup-postgres
-	$(PYTEST) $(PARALLEL) 6 -m 'not full' --cov --cov-report= tests/unit tests/contract
+	$(PYTEST) --numprocesses $(PROCESSES) -m 'not full' --cov --cov-report= tests/unit tests/contract
 	$(PYTEST) -m 'not full' tests/e2e
 	$(BIN)/python -m dev.coverage_floor
 
 test-rest: setup setup-ray249 setup-postgres setup-browser
-	$(PYTEST) $(PARALLEL) 2 -m full tests/contract tests/ray tests/browser
+	$(PYTEST) --numprocesses 2 -m full tests/contract tests/ray tests/browser
 	$(PYTEST) -m full tests/e2e
 
 test-all: test test-rest
 
 test-unit: setup
-	$(PYTEST) $(PARALLEL) 6 tests/unit
+	$(PYTEST) --numprocesses $(PROCESSES) tests/unit
 
 chaos: setup setup-ray249 setup-postgres
 	$(PYTEST) tests/e2e -k faults --chaos --reliability-table docs/reliability.md

@@ -24,8 +24,8 @@ expect.set_options(timeout=PATIENCE_MS)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            for marker in (pytest.mark.full, pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)):
-                item.add_marker(marker)
+            item.add_marker(pytest.mark.full)
+            item.add_marker(pytest.mark.timeout(300))
 
 
 # A list of connections is used again for five seconds, and a page asks every three; on a slow host that is not all.

@@ -53,14 +53,6 @@ class Cluster:
 KINDS = ["fake", "fake-token", "fake-2.49", "ray-token", pytest.param("ray-2.49", marks=pytest.mark.full)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All in one process: each cluster is started once, and nobody else looks for free ports meanwhile."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("heads"))
-
-
 @pytest.fixture(scope="session", params=KINDS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The same test on each of them."""

@@ -29,7 +29,7 @@ from airflow_provider_ray.local.ports import is_free
 
 T = TypeVar("T")
 
-pytestmark = [pytest.mark.full, pytest.mark.xdist_group("heads"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
 
 WHERE_AM_I = """
 import os, ray

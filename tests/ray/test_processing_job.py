@@ -50,7 +50,7 @@ start_serve(ServeParameters(name, "/" + name, None, port, 0.0))
 
 T = TypeVar("T")
 
-pytestmark = [pytest.mark.full, pytest.mark.xdist_group("heads"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,6 @@ from airflow_provider_ray.local.ports import Ports, choose_ports, is_free
 
 StandIn = Callable[[str], str]
 
-# They look for free ports of the host, where no other test may start a head meanwhile.
-pytestmark = pytest.mark.xdist_group("heads")
-
 
 def listener(port: int, *, shared: bool = False) -> socket.socket:
     server = socket.socket()
