@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from airflow.sdk import TaskGroup, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_ray.client.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.clusters.rendered import is_literal, value_of
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
 from airflow_provider_ray.fan_out import results

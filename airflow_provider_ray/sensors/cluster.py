@@ -138,14 +138,14 @@ class RayClusterSensor(BaseSensorOperator):
 
     @staticmethod
     def _check_literals(conn_id: Any, require: Any) -> None:
-        from airflow_provider_ray.client.clusters.quorum import check_wanted
+        from airflow_provider_ray.clusters.quorum import check_wanted
 
         number = check_clusters(conn_id)
         if is_literal(require):
             check_wanted(require, number, field="require")
 
     def _required(self, conn_ids: Sequence[str]) -> int:
-        from airflow_provider_ray.client.clusters.quorum import how_many
+        from airflow_provider_ray.clusters.quorum import how_many
 
         return how_many(self.require, len(conn_ids), field="require")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
 from airflow_provider_ray.client.errors import RayRequestError
-from airflow_provider_ray.client.faults import in_words
+from airflow_provider_ray.client.fault_words import in_words
 from airflow_provider_ray.client.states import PENDING, is_terminal
 
 log = logging.getLogger(__name__)

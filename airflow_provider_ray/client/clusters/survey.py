@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Capacity
-from airflow_provider_ray.client.api.job_spec import number, whole_number
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
 from airflow_provider_ray.client.clusters.health import healthy_or_fault
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
 from airflow_provider_ray.client.jobs.waiting import intervals
+from airflow_provider_ray.client.values import number, whole_number
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig

@@ -18,7 +18,7 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.clusters.discovery import all_conn_ids
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.page.watch import ClusterWatch, Lanes, bounded
+from airflow_provider_ray.page.cluster_watch import ClusterWatch, Lanes, bounded
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig

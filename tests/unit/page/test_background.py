@@ -15,11 +15,9 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sync import run_sync
-from airflow_provider_ray.page import watch as watch_module
-from airflow_provider_ray.page.answers import cluster_answer
-from airflow_provider_ray.page.faults import in_words
-from airflow_provider_ray.page.watch import ClusterWatch
-from airflow_provider_ray.page.watcher import Watcher
+from airflow_provider_ray.page.answers import cluster_answer, fault_in_words
+from airflow_provider_ray.page.background import Watcher
+from airflow_provider_ray.page.cluster_watch import ClusterWatch
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 
@@ -238,7 +236,7 @@ def test_a_cluster_whose_head_is_dead_is_unhealthy(dashboard: FakeDashboard, loo
 def test_a_job_list_that_is_slow_is_asked_for_less_often(
     dashboard: FakeDashboard, look: Callable[..., ClusterWatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = watch_module.RayClient.__aenter__
+    original = RayClient.__aenter__
     quick = SharedAnswer.overdue
     monkeypatch.setattr(SharedAnswer, "overdue", lambda answer, now: quick(answer, now) * 30)
 
@@ -253,7 +251,7 @@ def test_a_job_list_that_is_slow_is_asked_for_less_often(
         monkeypatch.setattr(opened.jobs, "active", active)
         return opened
 
-    monkeypatch.setattr(watch_module.RayClient, "__aenter__", slow_jobs)
+    monkeypatch.setattr(RayClient, "__aenter__", slow_jobs)
     until(lambda: look("fake").serve.known_at)
     watch = look("fake")
     assert watch.jobs.took >= 0.3
@@ -314,7 +312,7 @@ def test_what_the_server_says_is_not_repeated(
 
         def reasons() -> bool:
             watch = look("echo")
-            seen.update(in_words(each.error) for each in watch._regular() if each.error)
+            seen.update(fault_in_words(each.error) for each in watch._regular() if each.error)
             return len(seen) == 3
 
         until(reasons, 10.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_ray.client.api.job_spec import whole_number
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.values import whole_number
 
 
 def how_many(wanted: Any, number: int, *, field: str, what: str = "clusters") -> int:
