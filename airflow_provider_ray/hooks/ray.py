@@ -147,7 +147,7 @@ class RayHook(BaseHook):
         return self.run(lambda client: client.jobs.get(submission_id))
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
-        """Stop a job, wait up to 15 seconds for it to end, and return it; None when the cluster has no such job."""
+        """Stop a job, wait up to ``[ray] stop_timeout`` seconds for it to end, and return it; None without such a job."""
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
         return self.run(lambda client: stop_job(client, submission_id))
@@ -186,9 +186,10 @@ class RayHook(BaseHook):
             :meth:`airflow_provider_ray.client.api.serve.Serve.call`.
         :raises RayConfigError: when an argument cannot work.
         """
+        from airflow_provider_ray.client import pacing
         from airflow_provider_ray.client.serving.application import ServeRoute
 
-        waiting = {"poll_interval": 2, "timeout": seconds("timeout", timeout, zero=True)}
+        waiting = {"poll_interval": pacing.SERVE_INTERVAL_SECONDS, "timeout": seconds("timeout", timeout, zero=True)}
         request["request_timeout"] = seconds("request_timeout", request_timeout)
         return self.run(lambda client: ServeRoute(client, application, path).call(**waiting, **request))
 

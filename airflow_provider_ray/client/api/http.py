@@ -76,7 +76,9 @@ class Http:
             name = "X-Ray-Authorization" if "Authorization" in self._headers else "Authorization"
             self._headers[name] = f"Bearer {token}"
         self._timeout = aiohttp.ClientTimeout(
-            total=10 * config.read_timeout, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+            total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
+            sock_connect=config.connect_timeout,
+            sock_read=config.read_timeout,
         )
         # A log may flow for as long as it likes, as long as it flows.
         self.stream_timeout = aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
