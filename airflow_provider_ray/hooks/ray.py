@@ -147,7 +147,10 @@ class RayHook(BaseHook):
         return self.run(lambda client: client.jobs.get(submission_id))
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
-        """Stop a job, wait up to ``[ray] stop_timeout`` seconds for it to end, and return it; None without such a job."""
+        """Stop a job, wait for it to end, and return it; None when the cluster has no such job.
+
+        If the job has not ended within ``[ray] stop_timeout`` seconds, it is returned as last seen.
+        """
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
         return self.run(lambda client: stop_job(client, submission_id))
