@@ -188,7 +188,7 @@ def _http_url(extra: Mapping[str, Any], name: str) -> str | None:
 
 def _token(name: str, value: str | None) -> str | None:
     if value and not _TOKEN.fullmatch(value):
-        got = "a text with white space, a line break or another character that no header can carry"
+        got = "a value with whitespace or a character not allowed in a header"
         raise RayConfigError(name, got, "the token alone, in printable ASCII")
     return value or None
 

@@ -65,7 +65,7 @@ class ClusterTasks:
         context = get_current_context()
         siblings = context["ti"].task_id.rpartition(".")[0]
         shards = [Shard(**each["shard"]) for each in planned]
-        found = results.MappedTasks(context, f"{siblings}.{group_id}", serves=self.collect is not None)
+        found = results.MappedTasks.ask(context, f"{siblings}.{group_id}", serves=self.collect is not None)
         return [(shard, found.outcome(index, shard)) for index, shard in enumerate(shards)]
 
     def _tasks(self, conn_id: Any, application: Any, parameters: Any) -> list[BaseOperator]:

@@ -1,8 +1,8 @@
 """What a browser gets to see of a cluster: no more than the page shows.
 
 Of a job that is its id, state and times, and the task it belongs to if the user may read that Dag. Never its
-entrypoint, env_vars, other metadata or Ray's message, which hold parameters and the end of the log. No text from Serve
-either, and of a fault only our own words.
+entrypoint, env_vars, other metadata or Ray's message, which hold parameters and the end of the log. No message from
+Serve either, and of a fault only our own words.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class RayClusterSensor(BaseSensorOperator):
 
     Nothing is reserved: what is free now may be taken by the time the next task starts.
 
-    :param conn_id: connections of type ``ray``: an id, a list of ids, a text with commas, or a label selector such as
-        ``site=hpc,gpu=true``. (templated)
+    :param conn_id: connections of type ``ray``: an id, a list of ids, a comma-separated string, or a label selector
+        such as ``site=hpc,gpu=true``. (templated)
     :param free_resources: what must be free on a cluster, such as ``{"CPU": 4, "GPU": 1}``, under Ray's names; memory
         in bytes. (templated)
     :param max_pending_jobs: maximum number of PENDING jobs on a cluster; None for no limit. (templated)

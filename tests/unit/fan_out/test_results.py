@@ -43,7 +43,7 @@ def shard(conn_id: str = "c1", **fields: Any) -> Shard:
 def outcome(
     states: dict[str, str], xcoms: dict[tuple[str, str], Any] | None = None, serves: bool = True
 ) -> dict[str, Any]:
-    return MappedTasks({"ti": Ti(states, xcoms or {})}, GROUP, serves=serves).outcome(0, shard())  # type: ignore[typeddict-item]
+    return MappedTasks.ask({"ti": Ti(states, xcoms or {})}, GROUP, serves=serves).outcome(0, shard())  # type: ignore[typeddict-item]
 
 
 DONE = {
@@ -95,7 +95,7 @@ def test_why_a_task_failed_is_noted_and_found_again() -> None:
     ti = Ti({"submit": "success", "collect": "failed", "wait": "failed"}, {})
     note_fault({"ti": ti, "exception": RayClusterUnavailable("GET http://c1", "no answer")})  # type: ignore[typeddict-item]
     ti.xcoms["collect", FAULT_KEY] = ti.pushed[FAULT_KEY]
-    found = MappedTasks({"ti": ti}, GROUP, serves=True).outcome(0, shard())  # type: ignore[typeddict-item]
+    found = MappedTasks.ask({"ti": ti}, GROUP, serves=True).outcome(0, shard())  # type: ignore[typeddict-item]
     assert found["error"] == {
         "task": "collect",
         "error_type": "RayClusterUnavailable",
@@ -114,7 +114,7 @@ def test_a_job_that_failed_is_not_its_clusters_fault() -> None:
     assert noted["seconds"] == 2.5
     ti.states = {f"{GROUP}.{name}_0": state for name, state in {"submit": "success", "wait": "failed"}.items()}
     ti.xcoms["wait", FAULT_KEY] = noted
-    found = MappedTasks({"ti": ti}, GROUP, serves=False).outcome(0, shard())  # type: ignore[typeddict-item]
+    found = MappedTasks.ask({"ti": ti}, GROUP, serves=False).outcome(0, shard())  # type: ignore[typeddict-item]
     assert (found["status"], found["seconds"], found["error"]["task"]) == ("FAILED", 2.5, "wait")
 
 

@@ -138,7 +138,7 @@ async def test_what_is_fresh_is_young_and_has_not_failed_since(
 
 async def test_an_answer_that_is_not_due_may_be_too_old(clock: Clock, shared: Callable[..., SharedAnswer[int]]) -> None:
     answer = shared()
-    assert await asyncio.gather(answer.get(), answer.get(within=0.5)) == [1, 1]
+    assert list(await asyncio.gather(answer.get(), answer.get(within=0.5))) == [1, 1]
     clock.now += 0.4
     assert await answer.get(within=0.5) == 1
     clock.now += 0.2
