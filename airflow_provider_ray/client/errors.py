@@ -53,7 +53,7 @@ class RayError(Exception):
 
     @classmethod
     def from_message(cls, message: str) -> Self:
-        """The error with this text, and nothing else known of it."""
+        """An error that consists of its text alone."""
         error = cls.__new__(cls)
         Exception.__init__(error, message)
         return error

@@ -112,7 +112,7 @@ class RayHook(BaseHook):
     def get_capacity(self) -> Capacity:
         """The cluster's resources, how much of them is free, and how many jobs it runs; None for what is unknown.
 
-        :raises RayRequestError: when the cluster cannot be asked.
+        :raises RayRequestError: when the cluster is unavailable, or rejects the request.
         """
         return self.run(lambda client: client.capacity())
 

@@ -251,6 +251,6 @@ def _tls(config: ClusterConfig) -> ssl.SSLContext | bool:
 
 
 def _reason(text: str) -> str:
-    """Ray answers with a whole server traceback, or two; its last line with words is the reason."""
+    """The last line with words: Ray answers with an entire server traceback, or two."""
     lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
     return lines[-1][:500] if lines else "no reason given"

@@ -100,7 +100,7 @@ def build(working_dir: str | os.PathLike[str], excludes: Sequence[str] = ()) -> 
 
 
 def files(root: Path, excludes: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield the files of a working_dir in a fixed order; symbolic links are followed unless they form a cycle."""
+    """The files of a working_dir in a fixed order; symbolic links are followed unless they form a cycle."""
     yield from _walk(root, root, [(root, _rules("runtime_env['excludes']", excludes))], {root.resolve()})
 
 

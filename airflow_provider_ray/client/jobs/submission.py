@@ -80,7 +80,7 @@ async def post(client: RayClient, spec: JobSpec) -> None:
 
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
-    """Return the job submitted with this nonce, or None if the cluster definitely has no such job."""
+    """The job submitted with this nonce; None if the cluster definitely has no such job."""
     try:
         job = await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:
@@ -91,7 +91,7 @@ async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails 
 async def get_for_certain(
     client: RayClient, submission_id: str, *, was_there: bool = False, budget: float | None = None
 ) -> JobDetails:
-    """Return a job's details; a single 404 is not taken as proof that the job does not exist.
+    """Details of a job; a single 404 is not proof that the job does not exist.
 
     A head that is still starting may answer 404 too early, and so may a proxy in front of it.
 

@@ -102,7 +102,7 @@ async def _give_up(
 
 
 def lost(submission_id: str, reason: str) -> RayJobLost:
-    """Create the error for a job whose result will never be known."""
+    """The error for a job whose result will never be known."""
     return RayJobLost.from_message(f"Ray job {submission_id!r} is lost: {reason}")
 
 
@@ -111,7 +111,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def intervals(longest: float) -> Iterator[float]:
-    """Yield the seconds between polls: short for the first minute, then growing up to ``longest``."""
+    """Seconds between polls: short for the first minute, then growing up to ``longest``."""
     interval, elapsed = pacing.FIRST_INTERVAL_SECONDS, 0.0
     while True:
         pause = max(min(interval, longest), pacing.SHORTEST_INTERVAL_SECONDS)
@@ -162,7 +162,7 @@ async def wait_for_submission(
 
 
 async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:
-    """Return the newest job whose metadata contains all of these entries, or None if there is none."""
+    """The newest job whose metadata contains all of these entries; None if there is none."""
     newest = None
     for number, job in enumerate(await client.jobs.list(), start=1):
         is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)

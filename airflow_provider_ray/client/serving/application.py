@@ -120,7 +120,7 @@ class ServeRoute:
         return turned_away and await self.url() is None
 
     async def _ended_job(self) -> JobDetails | None:
-        """The job that is to serve, if it has ended; what it deployed may live on."""
+        """The job that is to deploy the application, if it has ended; what it deployed may live on."""
         if self._submission_id is None:
             return None
         try:

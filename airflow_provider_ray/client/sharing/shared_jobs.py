@@ -74,7 +74,7 @@ class SharedJobs(Jobs):
         self._avoids_lists = False
 
     async def get(self, submission_id: str) -> JobDetails:
-        """Details of one job, from the next round or the one that has just been."""
+        """Details of one job, from the next round or a list that has just arrived."""
         listed = self._listed.fresh(pacing.FRESH_SECONDS)
         if listed and submission_id in listed.by_id:
             return listed.by_id[submission_id]
@@ -239,5 +239,5 @@ def _refuse(futures: Iterable[asyncio.Future[JobDetails]], error: Exception) -> 
 
 
 def _unanswered(futures: Iterable[asyncio.Future[JobDetails]]) -> Iterator[asyncio.Future[JobDetails]]:
-    """Those that someone still waits for."""
+    """Those that are still waited for."""
     return (future for future in futures if not future.done())
