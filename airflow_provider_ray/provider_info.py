@@ -32,9 +32,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": ["airflow_provider_ray.links.RayJobLink", "airflow_provider_ray.links.RayPictureLink"],
         "cli": ["airflow_provider_ray.cli.definition.get_cli_commands"],
-        "config": {
-            "ray": {"description": "Pacing of requests to Ray clusters, and limits of logs.", "options": _options()}
-        },
+        "config": {"ray": {"description": "Request pacing and log limits.", "options": _options()}},
         "connection-types": [
             {
                 "connection-type": "ray",
@@ -65,30 +63,28 @@ def _modules(*names: str) -> dict[str, Any]:
 
 
 def _options() -> dict[str, Any]:
-    """Options in the section ``[ray]``; :mod:`airflow_provider_ray.hooks.options` applies them."""
+    """Return the options in the section ``[ray]``; :mod:`airflow_provider_ray.hooks.options` applies them."""
     return {
-        "fault_budget": _option("float", "120.0", "Seconds for which passing faults of a cluster are retried."),
+        "fault_budget": _option("float", "120.0", "How long to retry transient errors of a cluster, in seconds."),
         "answer_timeout": _option(
-            "float", "10.0", "Seconds after which a cluster counts as unavailable when several are asked at once."
+            "float", "10.0", "Seconds after which a cluster counts as unavailable when several are queried at once."
         ),
         "stop_timeout": _option("float", "15.0", "Seconds to wait for a job to end after a stop request."),
-        "refresh": _option(
-            "float", "1.0", "Seconds from one request for the states of jobs to the next, per cluster and triggerer."
-        ),
+        "refresh": _option("float", "1.0", "Seconds between requests for job states, per cluster and triggerer."),
         "page_refresh": _option(
             "float",
             "3.0",
-            "Seconds from one request of the page to a cluster to the next, and from one look to the next.",
+            "Seconds between the page's requests to a cluster, and between a browser's requests to the page.",
         ),
-        "log_lines_per_second": _option("integer", "1000", "Lines of a driver log that are shown per second."),
-        "log_bytes_per_second": _option("integer", "1048576", "Bytes of a driver log that are shown per second."),
+        "log_lines_per_second": _option("integer", "1000", "Maximum lines of a driver log shown per second."),
+        "log_bytes_per_second": _option("integer", "1048576", "Maximum bytes of a driver log shown per second."),
         "log_followed_bytes": _option(
-            "integer", "33554432", "Bytes of a driver log that are shown; after that, only its last lines."
+            "integer", "33554432", "Maximum bytes shown of a driver log; after that, only its last lines."
         ),
         "log_last_lines": _option(
-            "integer", "20", "Last lines of a driver log that are shown whatever the limits say."
+            "integer", "20", "Last lines of a driver log that are shown regardless of the limits."
         ),
-        "logs_at_once": _option("integer", "50", "Driver logs of a cluster that are read at the same time."),
+        "logs_at_once": _option("integer", "50", "Maximum driver logs of a cluster read at the same time."),
     }
 
 

@@ -107,19 +107,19 @@ def _amount(capacity: Capacity, kind: str, name: str) -> float | None:
 
 def _print(rows: Any, output: str) -> None:
     console = AirflowConsole()
-    # Airflow's own print_as() turns every number into text.
+    # Airflow's print_as() turns every number into a string.
     if output == "json":
         console.print_as_json(rows)
     elif output == "yaml":
         console.print_as_yaml(rows)
     else:
-        # A table takes [words] for a style.
+        # In a table, [words] would be read as a style.
         shown: Callable[[str], str] = escape if output == "table" else str
         console.print_as([{name: shown(text) for name, text in _cells(row).items()} for row in rows], output)
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """The same for people: free and total in one cell, memory in GiB."""
+    """The row for people to read: free and total in one cell, memory in GiB."""
     return {
         "conn_id": row["conn_id"],
         "health": row["health"],

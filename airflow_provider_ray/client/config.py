@@ -9,6 +9,7 @@ from typing import Any
 
 from yarl import URL
 
+from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.labels import read_labels
 
@@ -187,7 +188,7 @@ def _http_url(extra: Mapping[str, Any], name: str) -> str | None:
 
 def _token(name: str, value: str | None) -> str | None:
     if value and not _TOKEN.fullmatch(value):
-        got = "a text with white space, a line break or another character that no header can carry"
+        got = "a value with whitespace or a character not allowed in a header"
         raise RayConfigError(name, got, "the token alone, in printable ASCII")
     return value or None
 
@@ -217,12 +218,10 @@ def _boolean(extra: Mapping[str, Any], name: str, *, default: bool) -> bool:
 def _seconds(extra: Mapping[str, Any], name: str, default: float) -> float:
     value = extra.get(name, default)
     try:
-        seconds = float(value)
-    except (TypeError, ValueError) as error:
+        return seconds(name, float(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        # A RayConfigError is one as well, but speaks of a timedelta, which JSON does not have.
         raise RayConfigError(name, repr(value), "a number of seconds above 0") from error
-    if isinstance(value, bool) or not 0 < seconds < float("inf"):
-        raise RayConfigError(name, repr(value), "a number of seconds above 0")
-    return seconds
 
 
 def _count(extra: Mapping[str, Any], name: str) -> int | None:

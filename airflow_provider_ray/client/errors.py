@@ -53,18 +53,18 @@ class RayError(Exception):
 
     @classmethod
     def from_message(cls, message: str) -> Self:
-        """Create the error from its text alone."""
+        """An error that consists of its text alone."""
         error = cls.__new__(cls)
         Exception.__init__(error, message)
         return error
 
     def to_json(self) -> list[str]:
-        """Return class name and text, to be sent to another process."""
+        """Class name and text, to be sent to another process."""
         return [type(self).__name__, sanitized(str(self))]
 
     @staticmethod
     def from_json(error: Sequence[str]) -> RayError:
-        """Recreate an error from the output of :meth:`to_json`."""
+        """The error that :meth:`to_json` was called on, with its class and text."""
         name, message = error
         kinds = {kind.__name__: kind for kind in _tree(RayError)}
         return kinds[name].from_message(message)

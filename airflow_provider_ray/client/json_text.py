@@ -1,4 +1,4 @@
-"""Texts of a cluster that Airflow can keep: its database and its messages do not take everything that JSON can say."""
+"""Strings from a cluster as Airflow can store them: its database and messages do not take all that JSON can hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def is_suspect(encoded: bytes) -> bool:
 
 
 def sanitized(value: Any) -> Any:
-    """The same decoded JSON with texts that hold neither NUL nor lone surrogates.
+    """The same decoded JSON, with strings that contain neither NUL nor lone surrogates.
 
     PostgreSQL refuses NUL in text and JSON, and a lone surrogate cannot be encoded for a message between Airflow's
     processes; either ends a whole triggerer (Airflow 3.3.2) when it is in an event.

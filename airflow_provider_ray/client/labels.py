@@ -14,7 +14,7 @@ _WORD = re.compile(r"[^\s,=]+")
 
 
 def read_labels(extra: Mapping[str, Any]) -> Mapping[str, str]:
-    """Labels from the extras of a connection: a JSON object of texts, or a text such as ``site=hpc,gpu=true``.
+    """Labels from the extras of a connection: a JSON object of strings, or a string such as ``site=hpc,gpu=true``.
 
     :raises RayConfigError: when they are something else.
     """
@@ -22,31 +22,39 @@ def read_labels(extra: Mapping[str, Any]) -> Mapping[str, str]:
     if isinstance(value, str):
         return parse_labels("labels", value)
     if not isinstance(value, Mapping):
-        raise RayConfigError("labels", type(value).__name__, f"a JSON object of texts, or a text such as {EXAMPLE}")
+        raise RayConfigError("labels", type(value).__name__, f"a JSON object of strings, or a string such as {EXAMPLE}")
     _check("labels", value)
     return dict(value)
 
 
 def parse_labels(name: str, text: str) -> dict[str, str]:
-    """Labels from a text such as ``site=hpc,gpu=true``; white space around keys and values does not count.
+    """Labels from a string such as ``site=hpc,gpu=true``; whitespace around keys and values does not count.
 
-    :param name: what the text is, for the error.
-    :raises RayConfigError: naming the piece that is none, and a key that comes twice.
+    :param name: what the author calls the string, for the error.
+    :raises RayConfigError: naming the piece that is not a label, or a key that occurs twice.
     """
     labels: dict[str, str] = {}
     for piece in text.split(","):
-        key, separator, value = (word.strip() for word in piece.partition("="))
-        if not separator or key in labels:
-            got = f"{key!r} twice" if key in labels else repr(piece.strip())
-            raise RayConfigError(name, got, f"keys with values, each key once, such as {EXAMPLE}")
+        key, _, value = (word.strip() for word in piece.partition("="))
+        if flaw := _flaw(piece.strip(), key, value, labels):
+            raise RayConfigError(name, flaw, f"keys with values, each key once, such as {EXAMPLE}")
         labels[key] = value
     _check(name, labels)
     return labels
 
 
+def _flaw(piece: str, key: str, value: str, labels: Mapping[str, str]) -> str | None:
+    if "=" not in piece:
+        return repr(piece)
+    if key in labels:
+        return f"{key!r} twice"
+    missing = "key" if not key else "value" if not value else None
+    return missing and f"{piece!r} without a {missing}"
+
+
 def _check(name: str, labels: Mapping[Any, Any]) -> None:
     for word in (*labels, *labels.values()):
         if not isinstance(word, str):
-            raise RayConfigError(name, f"{word!r} of type {type(word).__name__}", 'texts, such as "true" for true')
+            raise RayConfigError(name, f"{word!r} of type {type(word).__name__}", 'strings, such as "true" for true')
         if not _WORD.fullmatch(word):
-            raise RayConfigError(name, repr(word), "texts without commas, equals signs and white space")
+            raise RayConfigError(name, repr(word), "non-empty strings without commas, equals signs and whitespace")

@@ -23,8 +23,8 @@ NODE_ALIVE = "ALIVE"
 
 
 def is_terminal(status: str) -> bool:
-    """Whether a job with this status has ended; a status that Ray has not had so far counts as not ended."""
+    """Whether a job with this status has ended; a status that this package does not know counts as active."""
     if status not in _TERMINAL | _ACTIVE and status not in _warned:
         _warned.add(status)
-        log.warning("Unknown job status %r: taken for a job that is still active", status)
+        log.warning("Unknown job status %r: treating it as active", status)
     return status in _TERMINAL

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 RESOURCES = ("CPU", "GPU")
 CLUSTERS_EXPECTED = (
-    f"a connection id, a list of different ones, a text of them with commas, or a label selector such as {EXAMPLE}"
+    "a connection id, a list of different ones, a comma-separated string of them, "
+    f"or a label selector such as {EXAMPLE}"
 )
 
 
@@ -38,7 +39,7 @@ def resolve(given: Any, field: str = "conn_id") -> list[str]:
     """Connection ids of the clusters that an author named.
 
     This is the one meaning of a cluster argument, in operators, sensors and fan-outs: a connection id, a list of them
-    (also the lazy XCom of a mapped task), a text with commas between them, a label selector such as
+    (also the lazy XCom of a mapped task), a comma-separated string of them, a label selector such as
     ``site=hpc,gpu=true``, or what a template of one of these has rendered to. A selector asks Airflow for connections,
     so call this in a run only.
 

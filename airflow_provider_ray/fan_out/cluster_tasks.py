@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context, task_group
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.fan_out import results
 from airflow_provider_ray.fan_out.faults import note_fault
 from airflow_provider_ray.fan_out.plan import Shard
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.fan_out.options import CallOptions, JobOptions
     from airflow_provider_ray.fan_out.plan import PlannedShard
 
-DAY = timedelta(days=1)
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 # Deferred tasks need retries, since Airflow 3.3.2 sometimes fails a deferral by itself; a retry finds its job again.
 RETRIES: Mapping[str, Any] = {
     "retries": 3,
@@ -64,7 +65,7 @@ class ClusterTasks:
         context = get_current_context()
         siblings = context["ti"].task_id.rpartition(".")[0]
         shards = [Shard(**each["shard"]) for each in planned]
-        found = results.MappedTasks(context, f"{siblings}.{group_id}", serves=self.collect is not None)
+        found = results.MappedTasks.ask(context, f"{siblings}.{group_id}", serves=self.collect is not None)
         return [(shard, found.outcome(index, shard)) for index, shard in enumerate(shards)]
 
     def _tasks(self, conn_id: Any, application: Any, parameters: Any) -> list[BaseOperator]:
@@ -74,7 +75,8 @@ class ClusterTasks:
         whatever the outcome, follow a setup.
         """
         submit = partial(RaySubmitJobOperator, task_id="submit", conn_id=conn_id, parameters=parameters)
-        wait = partial(RayJobSensor, task_id="wait", conn_id=conn_id, deferrable=True, poke_interval=5, timeout=DAY)
+        polling: dict[str, Any] = {"deferrable": True, "poke_interval": pacing.FAN_OUT_INTERVAL_SECONDS, "timeout": DAY}
+        wait = partial(RayJobSensor, task_id="wait", conn_id=conn_id, **polling)
         job = _noted(self.job)
         if self.collect is None:
             # The job belongs to submit while it runs; wait adds how long it took.
@@ -94,11 +96,11 @@ class ClusterTasks:
         """
         submission_id = _id_of(submitted)
         serve = partial(RayServeOperator, conn_id=conn_id, application=application, submission_id=submission_id)
-        waiting: dict[str, Any] = {"deferrable": True, "poll_interval": 2, "timeout": DAY}
+        waiting = {"deferrable": True, "poll_interval": pacing.SERVE_INTERVAL_SECONDS, "timeout": DAY}
         collect = last = serve(task_id="collect", **{**waiting, **_noted(self.collect or {})})
         submitted >> collect
         if self.release is not None:
-            calling: dict[str, Any] = {"method": "POST", "timeout": 60, "retries": 0}
+            calling: dict[str, Any] = {"method": "POST", "timeout": MINUTE, "retries": 0}
             last = serve(task_id="release", **{**calling, **self.release}).as_teardown(setups=submitted)
             collect >> last
         waited = wait(submission_id=submission_id, fetch_logs=True).as_teardown(setups=submitted)
@@ -109,8 +111,8 @@ class ClusterTasks:
 def cluster_task_defaults(*, retry_cluster_faults: bool) -> dict[str, Any]:
     """Default arguments of the cluster tasks, which the author may override.
 
-    :param retry_cluster_faults: retry when a cluster is still unavailable after the two minutes that each task waits,
-        or has lost the job.
+    :param retry_cluster_faults: retry when a cluster is unavailable for longer than ``[ray] fault_budget``, or has lost
+        the job.
     """
     return {
         **RETRIES,

@@ -129,30 +129,18 @@ class Work:
         return {conn_id: part for conn_id, part in zip(shares, parts, strict=True) if part["amount"]}
 
 
-class Survey:
-    """What the clusters of a fan-out have; all are asked at the same time.
+@dataclass(frozen=True, slots=True)
+class Participants:
+    """What the clusters of a fan-out have.
 
-    :param clusters: connection ids.
-    :raises RayError: when a cluster cannot be used, for a reason that waiting does not change.
+    :param configs: the configuration of each cluster, by connection id.
+    :param capacities: the capacity of each healthy cluster, by connection id.
+    :param faults: why the others get no work, by connection id.
     """
 
-    def __init__(self, clusters: Sequence[str]) -> None:
-        from airflow_provider_ray.client.clusters.health import healthy_or_fault
-        from airflow_provider_ray.client.clusters.survey import survey
-        from airflow_provider_ray.client.sync import run_sync
-
-        self.configs = {conn_id: RayHook(conn_id).get_config() for conn_id in clusters}
-        self.faults: dict[str, RayError] = {}
-        self.capacities: dict[str, Capacity] = {}
-        for conn_id, answer in run_sync(lambda: survey(self.configs)).items():
-            found = healthy_or_fault(answer)
-            if not isinstance(found, RayError):
-                self.capacities[conn_id] = found
-                continue
-            if not found.transient:
-                raise found
-            self.faults[conn_id] = found
-            log.warning("%s gets no work: %s", conn_id, found)
+    configs: Mapping[str, ClusterConfig]
+    capacities: Mapping[str, Capacity]
+    faults: Mapping[str, RayError]
 
     def shares(self, weights: Any, capacity: str) -> dict[str, float]:
         """The share of each cluster that answers.
@@ -209,14 +197,33 @@ class Survey:
         }
 
 
-def plan_shards(work: Work, survey: Survey, shares: Mapping[str, float]) -> list[Shard]:
+def ask_participants(conn_ids: Sequence[str]) -> Participants:
+    """Ask the clusters of a fan-out what they have, all at the same time.
+
+    :raises RayError: when a cluster cannot be used, for a reason that waiting does not change.
+    """
+    from airflow_provider_ray.client.clusters.health import healthy_or_fault
+    from airflow_provider_ray.client.clusters.survey import survey
+    from airflow_provider_ray.client.sync import run_sync
+
+    configs = {conn_id: RayHook(conn_id).get_config() for conn_id in conn_ids}
+    found = {conn_id: healthy_or_fault(answer) for conn_id, answer in run_sync(lambda: survey(configs)).items()}
+    faults = {conn_id: each for conn_id, each in found.items() if isinstance(each, RayError)}
+    for conn_id, fault in faults.items():
+        if not fault.transient:
+            raise fault
+        log.warning("%s gets no work: %s", conn_id, fault)
+    return Participants(configs, {name: each for name, each in found.items() if not isinstance(each, RayError)}, faults)
+
+
+def plan_shards(work: Work, participants: Participants, shares: Mapping[str, float]) -> list[Shard]:
     """The shards of a fan-out, one for each cluster that gets work."""
     total = sum(shares.values())
     return [
         Shard(
             conn_id=conn_id,
             application=f"fan-out-{uuid4().hex[:12]}",
-            serve_port=survey.configs[conn_id].serve_port,
+            serve_port=participants.configs[conn_id].serve_port,
             share=shares[conn_id] / total,
             **part,
         )
@@ -224,17 +231,17 @@ def plan_shards(work: Work, survey: Survey, shares: Mapping[str, float]) -> list
     ]
 
 
-def replan_shards(dead: Shard, survey: Survey, shares: Mapping[str, float]) -> list[Shard]:
+def replan_shards(dead: Shard, participants: Participants, shares: Mapping[str, float]) -> list[Shard]:
     """Divide the shard of a dead cluster again.
 
     :param dead: the shard.
-    :param survey: the clusters that take it over.
+    :param participants: the clusters that take it over.
     :param shares: their shares.
     """
     work = Work(amount=dead.amount if dead.items is None else None, offset=dead.offset or 0, items=dead.items)
     return [
         replace(part, share=part.share * dead.share, taken_over_from=dead.conn_id)
-        for part in plan_shards(work, survey, shares)
+        for part in plan_shards(work, participants, shares)
     ]
 
 

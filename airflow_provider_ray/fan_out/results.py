@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.sdk import TaskInstanceState
 
 from airflow_provider_ray.client.states import FAILED, SUCCEEDED
+from airflow_provider_ray.compat.tasks import task_state
 from airflow_provider_ray.fan_out.faults import FAULT_KEY
 
 if TYPE_CHECKING:
@@ -74,22 +76,34 @@ class ClusterResult(ShardResult):
     taken_over: list[TakenOver]
 
 
+@dataclass(frozen=True, slots=True)
 class MappedTasks:
     """The tasks of a mapped task group that have ended, one set for each shard.
 
-    :param context: context of the task that asks.
+    :param ti: the task instance that asks Airflow.
     :param group_id: the mapped task group.
-    :param serves: whether the group has the task ``collect``.
+    :param decisive: tasks that tell whether the job was submitted, answered and ended well; ``release`` does not.
+    :param states: states of these tasks, as Airflow returns them.
     """
 
-    def __init__(self, context: Context, group_id: str, *, serves: bool) -> None:
-        self._ti: Any = context["ti"]
-        self._group_id = group_id
-        # They tell whether the job was submitted, answered and ended well; release does not matter.
-        self._decisive = ("submit", *(["collect"] if serves else []), "wait")
-        tasks = [f"{group_id}.{name}" for name in self._decisive]
-        found = self._ti.get_task_states(dag_id=self._ti.dag_id, task_ids=tasks, run_ids=[self._ti.run_id])
-        self._states: Mapping[str, str] = found.get(self._ti.run_id) or {}
+    ti: Any
+    group_id: str
+    decisive: Sequence[str]
+    states: dict[str, dict[str, str]]
+
+    @classmethod
+    def ask(cls, context: Context, group_id: str, *, serves: bool) -> MappedTasks:
+        """Ask Airflow for the states of the tasks.
+
+        :param context: context of the task that asks.
+        :param group_id: the mapped task group.
+        :param serves: whether the group has the task ``collect``.
+        """
+        ti: Any = context["ti"]
+        decisive = ("submit", "collect", "wait") if serves else ("submit", "wait")
+        tasks = [f"{group_id}.{name}" for name in decisive]
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=tasks, run_ids=[ti.run_id])
+        return cls(ti, group_id, decisive, states)
 
     def outcome(self, index: int, shard: Shard) -> ShardResult:
         """The outcome of a shard.
@@ -111,7 +125,9 @@ class MappedTasks:
 
     def _fault(self, index: int) -> Fault | None:
         """Why a shard's tasks did not all succeed: the first task that failed, or else the first that did not run."""
-        states = {name: self._states.get(f"{self._group_id}.{name}_{index}") for name in self._decisive}
+        states = {
+            name: task_state(self.states, self.ti.run_id, f"{self.group_id}.{name}", index) for name in self.decisive
+        }
         bad = {name: state for name, state in states.items() if state != TaskInstanceState.SUCCESS}
         if not bad:
             return None
@@ -128,7 +144,7 @@ class MappedTasks:
         }
 
     def _pull(self, task: str, index: int, key: str = "return_value") -> Any:
-        return self._ti.xcom_pull(task_ids=f"{self._group_id}.{task}", map_indexes=index, key=key)
+        return self.ti.xcom_pull(task_ids=f"{self.group_id}.{task}", map_indexes=index, key=key)
 
 
 Outcomes = Sequence[tuple["Shard", ShardResult]]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from airflow.sdk import TaskGroup, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_ray.client.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
 from airflow_provider_ray.compat.templates import is_literal, value_of
 from airflow_provider_ray.fan_out import results
@@ -21,8 +21,8 @@ from airflow_provider_ray.fan_out.plan import (
     DEFAULT_WEIGHTS,
     PlannedShard,
     Shard,
-    Survey,
     Work,
+    ask_participants,
     give_up_job,
     plan_shards,
     replan_shards,
@@ -63,14 +63,15 @@ def ray_fan_out(
     This makes the task group ``plan`` -> per cluster ``submit``, ``collect``, ``release`` and ``wait`` -> ``merge``.
     The tasks of one cluster do not wait for those of another, and no worker is held while a job runs.
 
-    The function returns the XCom of ``merge``, which exists whatever the policy decides. It holds a
+    The function returns the XCom of ``merge``, which exists regardless of the policy's verdict. It holds a
     :class:`~airflow_provider_ray.fan_out.results.ClusterResult` for each connection id: ``share`` (0 to 1), ``offset``
     and ``amount``, ``status`` (``SUCCEEDED``, ``FAILED`` or ``NO_WORK``), ``submission_id``, ``seconds`` of the job,
     ``output`` (what ``collect`` returned) or ``error``, and ``taken_over``: the same for work that the cluster took
     over from another one, whose connection id is in ``from``.
 
-    :param clusters: connection ids as a list or a text with commas, or a label selector such as ``site=hpc,gpu=true``.
-        It may also be a template, ``dag.param(...)`` or the output of a task that is one of these. (templated)
+    :param clusters: connection ids as a list or a comma-separated string, or a label selector such as
+        ``site=hpc,gpu=true``. It may also be a template, ``dag.param(...)`` or the output of a task that is one of
+        these. (templated)
     :param job: arguments of ``submit``, such as ``entrypoint`` and ``runtime_env``, see
         :class:`~airflow_provider_ray.fan_out.options.JobOptions`.
     :param amount: how many numbers are divided into ranges. (templated)
@@ -135,13 +136,13 @@ class _Steps:
         """Decide which cluster gets which part of the work."""
         wanted, conn_ids = Work.given(amount, offset, items, sizes), resolve(clusters, "clusters")
         required = how_many(policy, len(conn_ids), field="policy")
-        survey = Survey(conn_ids)
-        survey.check(allow_same_cluster=self.allow_same_cluster, serving=self.cluster_tasks.collect is not None)
-        if required > len(survey.capacities) and not (policy == "all" and self.redistribute):
-            survey.raise_fault()
-        shards = plan_shards(wanted, survey, survey.shares(weights, self.capacity))
+        participants = ask_participants(conn_ids)
+        participants.check(allow_same_cluster=self.allow_same_cluster, serving=self.cluster_tasks.collect is not None)
+        if required > len(participants.capacities) and not (policy == "all" and self.redistribute):
+            participants.raise_fault()
+        shards = plan_shards(wanted, participants, participants.shares(weights, self.capacity))
         how_many(policy, len(shards), field="policy", what="clusters that answer and get work")
-        get_current_context()["ti"].xcom_push(key=WITHOUT_WORK_KEY, value=survey.without_work(shards))
+        get_current_context()["ti"].xcom_push(key=WITHOUT_WORK_KEY, value=participants.without_work(shards))
         return self._planned(shards)
 
     def replan(self, planned: Sequence[PlannedShard] | None, weights: Any) -> list[PlannedShard]:
@@ -155,9 +156,9 @@ class _Steps:
             return []
         for shard, outcome in dead:
             give_up_job(shard.conn_id, outcome["submission_id"])
-        survey = Survey(alive)
-        shares = survey.shares(weights, self.capacity)
-        return self._planned([part for shard, _ in dead for part in replan_shards(shard, survey, shares)])
+        participants = ask_participants(alive)
+        shares = participants.shares(weights, self.capacity)
+        return self._planned([part for shard, _ in dead for part in replan_shards(shard, participants, shares)])
 
     def merge(
         self, policy: Any, planned: Sequence[PlannedShard] | None, replanned: Sequence[PlannedShard] | None

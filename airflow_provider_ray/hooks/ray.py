@@ -113,7 +113,7 @@ class RayHook(BaseHook):
     def get_capacity(self) -> Capacity:
         """The cluster's resources, how much of them is free, and how many jobs it runs; None for what is unknown.
 
-        :raises RayRequestError: when the cluster cannot be asked.
+        :raises RayRequestError: when the cluster is unavailable, or rejects the request.
         """
         return self.run(lambda client: client.capacity())
 
@@ -148,7 +148,10 @@ class RayHook(BaseHook):
         return self.run(lambda client: client.jobs.get(submission_id))
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
-        """Stop a job, wait up to 15 seconds for it to end, and return it; None when the cluster has no such job."""
+        """Stop a job, wait for it to end, and return it; None when the cluster has no such job.
+
+        If the job has not ended within ``[ray] stop_timeout`` seconds, it is returned as last seen.
+        """
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
         return self.run(lambda client: stop_job(client, submission_id))
@@ -187,9 +190,10 @@ class RayHook(BaseHook):
             :meth:`airflow_provider_ray.client.api.serve.Serve.call`.
         :raises RayConfigError: when an argument cannot work.
         """
+        from airflow_provider_ray.client import pacing
         from airflow_provider_ray.client.serving.application import ServeRoute
 
-        waiting = {"poll_interval": 2, "timeout": seconds("timeout", timeout, zero=True)}
+        waiting = {"poll_interval": pacing.SERVE_INTERVAL_SECONDS, "timeout": seconds("timeout", timeout, zero=True)}
         request["request_timeout"] = seconds("request_timeout", request_timeout)
         return self.run(lambda client: ServeRoute(client, application, path).call(**waiting, **request))
 

@@ -44,7 +44,8 @@ class JobDefinition:
         :param stamps: metadata that the author's does not override.
         :raises RayConfigError: when a field cannot work.
         """
-        from airflow_provider_ray.client.api.job_spec import JobSpec, check_strings, command, number, whole_number
+        from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.values import check_strings, number, whole_number
 
         check_strings("metadata", self.metadata or {})
         return JobSpec(
@@ -60,7 +61,7 @@ class JobDefinition:
         )
 
     def _full_runtime_env(self) -> Mapping[str, Any]:
-        from airflow_provider_ray.client.api.job_spec import check_strings
+        from airflow_provider_ray.client.values import check_strings
 
         given = self.runtime_env.data if isinstance(self.runtime_env, HiddenRuntimeEnv) else self.runtime_env or {}
         if self.stop_grace is None or not isinstance(given, Mapping):

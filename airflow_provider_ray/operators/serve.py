@@ -143,9 +143,9 @@ class RayServeOperator(BaseOperator):
         )
 
     def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.api.job_spec import as_json
         from airflow_provider_ray.client.api.serve import check_request
         from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.values import as_json
 
         if not isinstance(self.path, str):
             raise RayConfigError("path", repr(self.path), "a path such as /predict")

@@ -1,8 +1,8 @@
 """What a browser gets to see of a cluster: no more than the page shows.
 
 Of a job that is its id, state and times, and the task it belongs to if the user may read that Dag. Never its
-entrypoint, env_vars, other metadata or Ray's message, which hold parameters and the end of the log. No text from Serve
-either, and of a fault only our own words.
+entrypoint, env_vars, other metadata or Ray's message, which hold parameters and the end of the log. No message from
+Serve either, and of a fault only our own words.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_provider_ray.client import fault_words
 from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
-from airflow_provider_ray.page.faults import in_words
+from airflow_provider_ray.client.errors import RayError
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.models import JobDetails
     from airflow_provider_ray.client.sharing.answer import SharedAnswer
+    from airflow_provider_ray.page.cluster_watch import ClusterWatch
     from airflow_provider_ray.page.task import Task
-    from airflow_provider_ray.page.watch import ClusterWatch
 
 JOBS_SHOWN = 50
 FIRST = ("CPU", "GPU", "memory")
@@ -43,7 +46,7 @@ def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]
     running, pending = count_jobs(jobs) if is_known else (None, None)
     return {
         **_summary(watch),
-        "reason": None if (fault := watch.fault) is None else in_words(fault),
+        "reason": None if (fault := watch.fault) is None else fault_in_words(fault),
         "dashboard": watch.config and (watch.config.public_url or watch.config.url),
         "labels": dict(watch.config.labels) if watch.config else {},
         "ray_version": watch.version.value and watch.version.value.ray_version,
@@ -82,6 +85,15 @@ def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop
     }
 
 
+def fault_in_words(error: Exception) -> str:
+    """A fault in words for a browser, none of them a server's."""
+    if isinstance(error, RayError | TimeoutError):
+        return fault_words.in_words(error)
+    if isinstance(error, AirflowNotFoundException):
+        return "the API server cannot find the connection"
+    return f"unexpected {type(error).__name__}; see the API server's log"
+
+
 def _newest(watch: ClusterWatch) -> Sequence[JobDetails]:
     """Its active jobs, the newest first."""
     return sorted(watch.jobs.current or (), key=lambda job: -(job.start_time_ms or 0))
@@ -94,7 +106,7 @@ def _summary(watch: ClusterWatch) -> dict[str, Any]:
 
 
 def _fault(answer: SharedAnswer[Any]) -> str | None:
-    return None if answer.error is None else in_words(answer.error)
+    return None if answer.error is None else fault_in_words(answer.error)
 
 
 def _age(moment: float | None) -> float | None:

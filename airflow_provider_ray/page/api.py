@@ -28,10 +28,9 @@ from airflow_provider_ray.compat.server import (
     requires_access_view,
 )
 from airflow_provider_ray.page.access import permitted_connections, readable_dags, requires_own_page
-from airflow_provider_ray.page.answers import cluster_answer, stamped_dags, task_answer
-from airflow_provider_ray.page.faults import in_words
+from airflow_provider_ray.page.answers import cluster_answer, fault_in_words, stamped_dags, task_answer
+from airflow_provider_ray.page.background import Watcher
 from airflow_provider_ray.page.task import Task, job_of, picture_of
-from airflow_provider_ray.page.watcher import Watcher
 
 STATIC = Path(__file__).parent / "static"
 PAGE_HEADERS = {
@@ -136,7 +135,7 @@ async def stop_job(request: Request, connection_id: str, submission_id: str) -> 
     except RayNotFound as error:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "The cluster has no such job") from error
     except (RayError, TimeoutError, AirflowNotFoundException) as error:
-        raise HTTPException(status.HTTP_502_BAD_GATEWAY, in_words(error)) from error
+        raise HTTPException(status.HTTP_502_BAD_GATEWAY, fault_in_words(error)) from error
 
 
 @app.get(f"{TASK_PATH}/picture", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))])

@@ -88,7 +88,7 @@ def _json(value: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> str | None:
-    """A text, stored with or without quotes depending on the writer."""
+    """A string, stored with or without quotes depending on the writer."""
     if not isinstance(value, str):
         return None
     return value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value

@@ -34,8 +34,8 @@ class RayClusterSensor(BaseSensorOperator):
 
     Nothing is reserved: what is free now may be taken by the time the next task starts.
 
-    :param conn_id: connections of type ``ray``: an id, a list of ids, a text with commas, or a label selector such as
-        ``site=hpc,gpu=true``. (templated)
+    :param conn_id: connections of type ``ray``: an id, a list of ids, a comma-separated string, or a label selector
+        such as ``site=hpc,gpu=true``. (templated)
     :param free_resources: what must be free on a cluster, such as ``{"CPU": 4, "GPU": 1}``, under Ray's names; memory
         in bytes. (templated)
     :param max_pending_jobs: maximum number of PENDING jobs on a cluster; None for no limit. (templated)
@@ -133,14 +133,14 @@ class RayClusterSensor(BaseSensorOperator):
 
     @staticmethod
     def _check_literals(conn_id: Any, require: Any) -> None:
-        from airflow_provider_ray.client.clusters.quorum import check_wanted
+        from airflow_provider_ray.clusters.quorum import check_wanted
 
         number = check_clusters(conn_id)
         if is_literal(require):
             check_wanted(require, number, field="require")
 
     def _required(self, conn_ids: Sequence[str]) -> int:
-        from airflow_provider_ray.client.clusters.quorum import how_many
+        from airflow_provider_ray.clusters.quorum import how_many
 
         return how_many(self.require, len(conn_ids), field="require")
 

@@ -146,8 +146,9 @@ class RayJobSensor(BaseSensorOperator):
         )
 
     def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.api.job_spec import check_strings, check_submission_id
+        from airflow_provider_ray.client.api.job_spec import check_submission_id
         from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.values import check_strings
 
         if bool(self.submission_id) == bool(self.metadata):
             got = "both" if self.submission_id else "neither"

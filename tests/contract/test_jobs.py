@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, as_json, command
+from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
@@ -18,6 +18,7 @@ from airflow_provider_ray.client.errors import (
 from airflow_provider_ray.client.jobs.driver_log import read_log
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY, find, submit
 from airflow_provider_ray.client.jobs.waiting import find_job, stop_job, wait_for_job
+from airflow_provider_ray.client.values import as_json
 from tests.contract.conftest import Cluster, log_of, run
 
 pytestmark = pytest.mark.anyio

@@ -61,6 +61,6 @@ def test_the_table_of_all_connections(airflow: AirflowStack, clusters: list[Loca
     assert rows["labelled"]["labels"] == {"place": "e2e"}
     assert "403" in rows["wrong_token"]["health"]
     assert rows["wrong_token"]["cpu_free"] is None
-    assert "which no Ray answers" in rows["not_a_dashboard"]["health"]
+    assert "which Ray never returns here" in rows["not_a_dashboard"]["health"]
     assert str(clusters[2].token) not in printed
     assert "wrong-token" not in printed

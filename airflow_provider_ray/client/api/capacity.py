@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
 from airflow_provider_ray.client.errors import RayRequestError
-from airflow_provider_ray.client.faults import in_words
+from airflow_provider_ray.client.fault_words import in_words
 from airflow_provider_ray.client.states import PENDING, is_terminal
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Capacity:
     :param nodes: nodes that are alive.
     :param total: sum over the nodes that are alive.
     :param free: of ``total``, what is neither used nor reserved; a resource that is not in it is unknown. All zero
-        when the head is not alive, since nobody can get at it.
+        when the head is not alive, since no job can use it.
     :param pending_demands: tasks, actors and placement groups that wait for resources.
     :param running_jobs: submissions that have started and not ended; drivers outside of the Jobs API do not count.
     :param pending_jobs: submissions that have not started.
@@ -182,7 +182,7 @@ def _amount(row: re.Match[str], group: int) -> float:
 
 
 def _used(row: re.Match[str]) -> float:
-    """Ray counts of a placement group only what is used in it; the rest of it is nobody else's either."""
+    """Ray counts only what is used of a placement group, but the rest of it is reserved as well."""
     return max(_amount(row, 1) - _amount(row, 6) + _amount(row, 8), 0.0)
 
 

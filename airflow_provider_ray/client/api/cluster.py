@@ -50,7 +50,9 @@ class Cluster:
         try:
             return await self._http.read("GET", "/api/version", ClusterVersion)
         except RayNotFound as error:
-            raise RayNotADashboard(f"GET {self._http.base_url}/api/version", "404, which no Ray answers") from error
+            raise RayNotADashboard(
+                f"GET {self._http.base_url}/api/version", "404, which Ray never returns here"
+            ) from error
 
     async def authentication_mode(self) -> str:
         """``token`` or ``disabled``; answered without credentials, by Ray 2.52 and newer."""
@@ -74,7 +76,7 @@ class Cluster:
         return answer.data.cluster_status or ""
 
     async def has_package(self, uri: str) -> bool:
-        """Whether a package is stored. Asking also keeps it from being collected for ten minutes."""
+        """Whether a package is stored; asking keeps Ray from deleting it for ten minutes."""
         try:
             async with self._http.open("GET", _package_path(uri)) as response:
                 await response.read()

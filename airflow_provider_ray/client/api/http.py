@@ -76,7 +76,9 @@ class Http:
             name = "X-Ray-Authorization" if "Authorization" in self._headers else "Authorization"
             self._headers[name] = f"Bearer {token}"
         self._timeout = aiohttp.ClientTimeout(
-            total=10 * config.read_timeout, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+            total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
+            sock_connect=config.connect_timeout,
+            sock_read=config.read_timeout,
         )
         # A log may flow for as long as it likes, as long as it flows.
         self.stream_timeout = aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
@@ -119,7 +121,7 @@ class Http:
         """PUT bytes; the time allowed grows with their number."""
         seconds = self._config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._config.connect_timeout)
-        # From a file aiohttp sends piece by piece; bytes it would write in one go, which holds the loop up.
+        # aiohttp sends a file piece by piece, but would write bytes in one go and block the event loop.
         async with self.open("PUT", path, data=io.BytesIO(body), timeout=limits) as response:
             await response.read()
 
@@ -157,7 +159,7 @@ class Http:
 
 
 async def read_reason(response: aiohttp.ClientResponse) -> str:
-    """The beginning of an error's body, as much of it as comes in time: the status is known without."""
+    """The beginning of an error's body, as much of it as arrives in time; the status is known without it."""
     text = b""
     with suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(pacing.REASON_SECONDS):
@@ -192,10 +194,10 @@ def refusal(
     """The error for an answer that is not a success."""
     said = _reason(text)
     if status == 401:
-        hint = f"a token is wanted: put it into the {token_field} field of the connection"
+        hint = f"the cluster requires a token; set it in the {token_field} field of the connection"
         return RayAuthError(name, f"401, {hint} ({said})", status)
     if status == 403:
-        hint = f"the token in the {token_field} field of the connection is not accepted"
+        hint = f"the token in the {token_field} field of the connection was rejected"
         return RayAuthError(name, f"403, {hint} ({said})", status)
     if status == 404:
         return RayNotFound(name, f"404: {said}", status)
@@ -249,6 +251,6 @@ def _tls(config: ClusterConfig) -> ssl.SSLContext | bool:
 
 
 def _reason(text: str) -> str:
-    """Ray answers with a whole server traceback, or two; its last line with words is the reason."""
+    """The last line with words: Ray answers with an entire server traceback, or two."""
     lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
     return lines[-1][:500] if lines else "no reason given"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.values import as_json, check_strings, number, utf8
 
 # Ray hands the entrypoint to `sh -c` as one argument; Linux caps one argument at 128 KiB (MAX_ARG_STRLEN).
 ENTRYPOINT_LIMIT_BYTES = 128 * 1024 - 1
@@ -68,7 +67,7 @@ def command(entrypoint: str | Sequence[str], parameters: Any = None) -> str:
     """The shell command for an entrypoint and its parameters.
 
     :param entrypoint: a shell command as it is, or a list of arguments that are quoted one by one.
-    :param parameters: JSON-able; appended as one quoted argument, pure ASCII so that no locale can change it.
+    :param parameters: JSON-serializable; appended as one quoted argument, pure ASCII so that no locale can change it.
     :raises RayConfigError: when the entrypoint is empty or the parameters are not JSON.
     """
     if isinstance(entrypoint, str):
@@ -83,45 +82,6 @@ def command(entrypoint: str | Sequence[str], parameters: Any = None) -> str:
         return line
     # A line break at the end, as a template leaves it, would make the argument a command of its own.
     return f"{line.rstrip()} {shlex.quote(as_json('parameters', parameters))}"
-
-
-def as_json(name: str, value: Any) -> str:
-    """Strict JSON of a value: no NaN, no keys that are not strings.
-
-    :raises RayConfigError: naming the field and the type that JSON does not know.
-    """
-    try:
-        _check_keys(value)
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RayConfigError(name, f"a value that is not JSON ({error})", "JSON-able values") from error
-
-
-def number(name: str, value: Any) -> float | None:
-    """A resource amount, also from a template that rendered to text; None and "" mean not given.
-
-    :raises RayConfigError: when it is not a finite number of 0 or more.
-    """
-    if value is None or value == "":
-        return None
-    try:
-        amount = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        amount = math.nan
-    if not 0 <= amount < math.inf:
-        raise RayConfigError(name, repr(value), "a number of 0 or more")
-    return int(amount) if amount.is_integer() else amount
-
-
-def whole_number(name: str, value: Any) -> int | None:
-    """The same for an amount that Ray takes in whole units.
-
-    :raises RayConfigError: when it is not a whole number of 0 or more.
-    """
-    amount = number(name, value)
-    if amount is not None and not isinstance(amount, int):
-        raise RayConfigError(name, repr(value), "a whole number of 0 or more")
-    return amount
 
 
 def check_submission_id(submission_id: Any) -> None:
@@ -145,40 +105,10 @@ def _check_entrypoint(entrypoint: Any) -> None:
         raise RayConfigError("entrypoint", "nothing", "a command such as 'python main.py'")
     if "\0" in entrypoint:
         raise RayConfigError("entrypoint", "a NUL character", "a command without one")
-    size = len(_utf8("entrypoint", entrypoint))
+    size = len(utf8("entrypoint", entrypoint))
     if size > ENTRYPOINT_LIMIT_BYTES:
         expected = f"at most {ENTRYPOINT_LIMIT_BYTES} with the parameters; hand larger input over as a file or URI"
         raise RayConfigError("entrypoint", f"{size} bytes", expected)
-
-
-def check_seconds(name: str, value: Any) -> None:
-    """Refuse what is no time span.
-
-    :raises RayConfigError: when it is not a finite number above 0.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise RayConfigError(name, repr(value), "a number of seconds above 0")
-
-
-def check_strings(name: str, value: Any) -> None:
-    """Refuse what is not a dict of strings; the error names the key, not the value.
-
-    :raises RayConfigError: see above.
-    """
-    if not isinstance(value, Mapping):
-        raise RayConfigError(name, type(value).__name__, "a dict of strings")
-    for key, text in value.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise RayConfigError(name, f"{key!r} of type {type(text).__name__}", "string keys and string values")
-        _utf8(name, key + text)
-
-
-def _utf8(name: str, text: str) -> bytes:
-    """Half of a surrogate pair passes through JSON and breaks Ray's own records."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise RayConfigError(name, "a lone surrogate", "text that UTF-8 can hold") from error
 
 
 def _check_local_paths(runtime_env: Mapping[str, Any]) -> None:
@@ -192,7 +122,7 @@ def _check_local_paths(runtime_env: Mapping[str, Any]) -> None:
 
 
 def _check_resources(spec: JobSpec) -> None:
-    """Ray stores what it cannot schedule (NaN, less than 0) and refuses texts only after the upload."""
+    """Ray stores what it cannot schedule (NaN, less than 0) and refuses strings only after the upload."""
     resources = spec.entrypoint_resources or {}
     if not isinstance(resources, Mapping):
         raise RayConfigError("entrypoint_resources", type(resources).__name__, "a dict of numbers")
@@ -204,14 +134,3 @@ def _check_resources(spec: JobSpec) -> None:
         if isinstance(amount, str) or (name == "entrypoint_memory" and not isinstance(amount, int | None)):
             raise RayConfigError(name, repr(amount), "a number, for memory a whole one")
         number(name, amount)
-
-
-def _check_keys(value: Any) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"key {key!r} is a {type(key).__name__}, not a string")
-            _check_keys(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _check_keys(inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -70,16 +70,11 @@ class Jobs:
         params = [("detail", "1"), ("limit", str(JOB_LIMIT)), *filters]
         return (await self._http.read("GET", "/api/v0/jobs", Rows[JobDetails], params=params)).rows
 
-    async def pick(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
-        """Some jobs of the list by submission_id; those that the cluster does not know are not there."""
-        listed = await self._http.read("GET", "/api/jobs/", list[JobDetails])
-        return {job.submission_id: job for job in listed if job.submission_id in wanted and job.submission_id}
-
     async def wait_for_news(self, job: JobDetails, pauses: Iterator[float], within: float) -> None:
         """Sleep until there may be something new about a job.
 
         :param job: the job as last seen.
-        :param pauses: seconds from one look to the next.
+        :param pauses: seconds between two polls.
         :param within: seconds to sleep at most.
         """
         await asyncio.sleep(min(next(pauses), within))

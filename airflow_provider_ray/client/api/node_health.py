@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# With a submission_id it stands for whichever node is the head: there a job that is PENDING is started, or given up.
+# With a submission_id it stands for the node that is the head, on which a PENDING job is started or given up.
 HEAD = "head for "
 
 
 class NodeHealth:
-    """States of a cluster's nodes, asked for at most every 30 seconds.
+    """States of a cluster's nodes, listed at most every 30 seconds.
 
     :param cluster: the cluster.
     """
@@ -44,8 +44,8 @@ class NodeHealth:
     async def why_lost(self, job: JobDetails) -> str | None:
         """Why a job must be given up, None while there is no reason to.
 
-        The node of its driver has to be missing or dead at two looks that began after a job was first seen on it: Ray
-        may speak first, and a node may be younger than a look. For a job that is PENDING it is the head node.
+        The node of its driver has to be missing or dead in two checks that began after a job was first seen on it: Ray
+        may report the end first, and a node may be younger than a check. For a PENDING job it is the head node.
         """
         pending = f"{HEAD}{job.submission_id}"
         if job.status != PENDING:
@@ -62,7 +62,7 @@ class NodeHealth:
         if node_id == pending:
             return "it has not started, and the head node of its cluster is dead"
         node = self._nodes.get(node_id)
-        state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "not in the cluster any more"
+        state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "no longer in the cluster"
         return f"the node {node_id} of its driver is {state}"
 
     async def _look(self) -> None:
@@ -70,10 +70,10 @@ class NodeHealth:
         try:
             self._nodes = {node.node_id: node for node in await self._cluster.nodes()}
         except RayRequestError as error:
-            # Says nothing about the nodes; polling the job meets a transient fault as well and decides.
+            # It says nothing about the nodes. A transient fault also affects polling the job, which decides.
             is_news = not error.transient and not self._has_refused
             self._has_refused = self._has_refused or is_news
-            log.log(logging.WARNING if is_news else logging.DEBUG, "The nodes cannot be asked for: %s", error)
+            log.log(logging.WARNING if is_news else logging.DEBUG, "Cannot list the nodes: %s", error)
             return
         finally:
             self._is_looking = False

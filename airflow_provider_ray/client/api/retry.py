@@ -1,4 +1,4 @@
-"""How requests to a cluster are repeated: what is transient costs time, not the work."""
+"""How requests to a cluster are repeated: a transient fault costs time, not the work."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ async def retrying(
 ) -> T:
     """Repeat a call while it fails with a transient fault, at growing intervals.
 
-    :param budget: seconds from the first fault on, after which the last one is raised; two minutes by default.
+    :param budget: seconds from the first fault on, after which the last one is raised; default ``[ray] fault_budget``.
     :param passing: errors that count as transient here although they are not in general.
     """
     try:
-        # Nearly every call ends here, and setting up a retry costs more than the waits of a large cluster can spare.
+        # Nearly every call ends here, and with thousands of waits, setting up a retry for each call costs too much.
         return await call()
     except RayError as error:
         if not _passes(error, passing):
@@ -34,7 +34,8 @@ async def retrying(
     attempts = AsyncRetrying(
         retry=retry_if_exception(lambda error: _passes(error, passing)),
         stop=stop_after_delay(pacing.FAULT_BUDGET_SECONDS if budget is None else budget),
-        wait=wait_exponential(pacing.FIRST_PAUSE_SECONDS, max=10) + wait_random(0, pacing.FIRST_PAUSE_SECONDS),
+        wait=wait_exponential(pacing.FIRST_PAUSE_SECONDS, max=pacing.LAST_PAUSE_SECONDS)
+        + wait_random(0, pacing.FIRST_PAUSE_SECONDS),
         reraise=True,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -12,11 +13,12 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from airflow_provider_ray.client.api.http import Http, read_reason
-from airflow_provider_ray.client.api.job_spec import as_json, check_seconds
 from airflow_provider_ray.client.api.models import ServeDetails
 from airflow_provider_ray.client.config import ClusterConfig, check_headers
+from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
+from airflow_provider_ray.client.values import as_json
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
@@ -66,20 +68,21 @@ class Serve:
         method: str = "GET",
         data: Any = None,
         headers: Mapping[str, str] | None = None,
-        request_timeout: float = 60.0,
+        request_timeout: float | timedelta = 60.0,
         max_answer_bytes: int = 1024 * 1024,
     ) -> Any:
         """Call a route and return the decoded JSON of its answer; None for an empty one.
 
-        :param request_timeout: seconds for the whole request; Ray 2.54+ is told, and gives up as well.
+        :param request_timeout: limit for the entire request, in seconds or as a ``timedelta``; Ray 2.54+ is told, and
+            gives up as well.
         :param max_answer_bytes: largest answer that is accepted.
         :raises RayConfigError: when the method or a header cannot be sent.
         :raises RayServeBadAnswer: for an error status, for an answer that is too large, or not the JSON that XCom can
-            hold (no NaN, no integers over 64 bits, no NUL and no half of a surrogate pair in texts).
+            hold (no NaN, no integers over 64 bits, no NUL and no half of a surrogate pair in strings).
         :raises RayClusterUnavailable: when there is no answer.
         """
         check_request(method, headers)
-        check_seconds("request_timeout", request_timeout)
+        request_timeout = seconds("request_timeout", request_timeout)
         options: dict[str, Any] = {} if data is None else {"data": as_json("data", data).encode()}
         limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._config.connect_timeout)
         sent = CIMultiDict({"x-request-timeout-seconds": str(request_timeout)})

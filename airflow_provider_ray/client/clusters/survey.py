@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Capacity
-from airflow_provider_ray.client.api.job_spec import number, whole_number
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
 from airflow_provider_ray.client.clusters.health import healthy_or_fault
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
 from airflow_provider_ray.client.jobs.waiting import intervals
+from airflow_provider_ray.client.values import number, whole_number
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
@@ -56,7 +56,7 @@ class Room:
     def from_fields(
         cls, *, free_resources: Any = None, max_pending_jobs: Any = None, max_running_jobs: Any = None
     ) -> Room:
-        """Build the value from fields that may be templates rendered to text.
+        """Build the value from fields that may be templates rendered to strings.
 
         :raises RayConfigError: naming the field, what it held and what was expected.
         """
@@ -153,7 +153,9 @@ class Findings:
 
 
 def find(answers: Mapping[str, Capacity | RayError], room: Room) -> Findings:
-    """Compare the answers of clusters with what is needed. Not answering makes a cluster wait; refusing us is a fault.
+    """Compare the answers of clusters with what is needed.
+
+    A cluster that does not answer is waited for; one that rejects the request is a fault.
 
     :param answers: by connection id.
     :param room: what each cluster must have.
@@ -183,7 +185,7 @@ async def wait_for_room(
     :param clients: open clients by connection id.
     :param room: what each cluster must have.
     :param required: how many clusters must be ready.
-    :param poll_interval: longest time between two requests, in seconds; the first ones follow each other faster.
+    :param poll_interval: longest time between two requests, in seconds; the first ones are more frequent.
     :param timeout: seconds from now.
     :param logger: gets what the clusters lack, whenever that changes.
     """

@@ -1,7 +1,7 @@
 """The limit of jobs in flight on a cluster: a job is submitted when there is room, in the order of arrival.
 
-In flight are the jobs that the cluster's list calls active, which everybody in an event loop shares, and those that
-were admitted since it was made. So one event loop never exceeds the limit; others that submit to the same cluster at
+The jobs in flight are those active in the cluster's list, which everyone in an event loop shares, and those admitted
+since that list was requested. So one event loop never exceeds the limit; others that submit to the same cluster at
 the same moment count for themselves.
 """
 
@@ -38,12 +38,13 @@ async def place(
     Yields the job when it is there already, else None. All jobs count that this package submitted.
 
     :param client: the client of all who wait for this cluster; without ``max_jobs`` there is always room.
-    :param poll_interval: longest time between two looks, in seconds; the first looks come quicker.
+    :param poll_interval: longest time between two polls, in seconds; the first ones are more frequent.
     :param timeout: seconds to wait for room, None for no limit.
-    :param waits: told once how many jobs are in flight, if there is no room at once.
+    :param waits: called once with the number of jobs in flight, unless there is room at once.
     :raises RayJobTimeout: when there was no room in time.
-    :raises RayTriggerError: when the cluster has lost the uploaded working_dir meanwhile.
-    :raises RayRequestError: when the cluster refuses us, or is not available for two minutes.
+    :raises RayTriggerError: when the cluster has lost the uploaded working_dir in the meantime.
+    :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
+        fault_budget``.
     """
     if client.config.max_jobs is None:
         yield None
@@ -63,11 +64,11 @@ class _InFlight:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._waiting: dict[asyncio.Future[None], str] = {}
-        self._admitted: dict[str, float] = {}  # that no list has shown, and until when they count all the same
+        self._admitted: dict[str, float] = {}  # not in any list yet, and until when they still count
         self._listed: Sequence[JobDetails] | None = None
         self._ours: Mapping[str, JobDetails] = {}
         self._active = 0
-        self._packages: dict[str, float] = {}  # until when nobody has to ask for them
+        self._packages: dict[str, float] = {}  # and when to ask for them again
 
     @contextmanager
     def line(self, spec: JobSpec) -> Iterator[asyncio.Future[None]]:
@@ -88,7 +89,7 @@ class _InFlight:
         try:
             yield
         except RayError:
-            # If it arrived all the same, the next list shows it.
+            # If it did arrive, the next list shows it.
             self._admitted.pop(spec.submission_id, None)
             raise
         finally:
@@ -130,7 +131,7 @@ class _InFlight:
         """Count the jobs in flight, and admit as many of those in line as there is room for."""
         listed = await retrying(client.jobs.list)
         if listed is not self._listed:
-            # Everybody in line gets the same list.
+            # Everyone in line gets the same list.
             self._count(listed)
         self._admit()
         return f"{self._active + len(self._admitted)} of {self._limit} jobs in flight"

@@ -27,10 +27,10 @@ LAST_LINE_CHARACTERS = 1000
 
 
 class Position(Protocol):
-    """Stores how far a log has been delivered, for the next process that resumes it."""
+    """Knows the reader of the log: how far it is, and how far a log has been delivered when another process resumes."""
 
     async def has_read(self, at_most: int) -> bool:
-        """Wait for a while until Airflow has read what this process has written to task logs.
+        """Wait for a while until the reader has read what this process has logged.
 
         :param at_most: bytes that may be left unread.
         :returns: whether it has.
@@ -44,14 +44,15 @@ class Position(Protocol):
 
 
 class DriverLog:
-    """Hands over each line of a driver's log once, however often it is asked.
+    """Delivers each line of a driver's log once, however often it is asked.
 
-    A fault while reading is made up for by the next read, and the last read is repeated: it says nothing about the
-    job. What is too much is left out, which the log says: see :class:`~.log_lines.Relay`, and after 32 MiB all but
-    the last lines.
+    A fault while reading says nothing about the job: the next read makes up for it, and the last read is retried.
+    Excess lines are omitted, which the log reports: those that arrive too fast
+    (:class:`~airflow_provider_ray.client.jobs.log_relay.Relay`), and after ``[ray] log_followed_bytes`` all but the
+    last ones.
 
     :param client: the cluster.
-    :param logger: takes the lines.
+    :param logger: gets the lines.
     :param position: stores the position after each read; None keeps it in memory only.
     """
 
@@ -68,12 +69,12 @@ class DriverLog:
         self._keeps_up = True
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
-        """Hand over the complete lines that are new, unless the last read was just now or too many logs are being read.
+        """Deliver the new complete lines, unless the last read was just now or too many logs are being read.
 
         :param job: the job as last seen.
-        :param final: the job has ended: wait up to five minutes for a turn to read, repeat a read that fails for 15
-            seconds, warn if it still does, and hand over a last line without a line break.
-        :param within: seconds after which the read is broken off, None for no limit; the next one goes on.
+        :param final: the job has ended: wait up to five minutes for a turn to read, retry a read that fails for up to
+            15 seconds, warn if it still fails, and also deliver a last line without a line break.
+        :param within: seconds after which the read is broken off, None for no limit; the next one continues there.
         """
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
             return
@@ -84,21 +85,23 @@ class DriverLog:
         try:
             try:
                 limit = asyncio.timeout(None if within is None else max(within, 0))
-                # One turn for all tries: whoever asks again would stand at the end of the queue.
+                # One turn for all tries: a new turn would mean the end of the queue.
                 async with limit, self._client.jobs.log_turn(pacing.LOG_TURN_SECONDS if final else 0):
                     await retrying(lambda: self._read(job, relay, final), pacing.LOG_FINAL_SECONDS if final else 0)
             except (RayRequestError, TimeoutError) as error:
                 level = logging.WARNING if final else logging.DEBUG
-                log.log(level, "The driver's log cannot be read now: %s", error)
-            # What Airflow did not take in the midst of the read, it may take at the end.
+                log.log(level, "The driver log cannot be read: %s", error)
+            # The reader may catch up at the end with what it did not read in between.
             self._keeps_up = self._keeps_up or final
-            # Before the position says that it has been shown.
-            await self._let_airflow_read(at_most=0 if final else pacing.LOG_LITTLE_BYTES)
+            # Before the position says that all of it has been shown.
+            await self._let_reader_catch_up(at_most=0 if final else pacing.LOG_LITTLE_BYTES)
             if final and not self._keeps_up:
-                log.warning("Airflow has not taken all of the log of Ray job %s in time", job.submission_id)
+                log.warning(
+                    "The driver log of Ray job %s may be incomplete: it was not read in time", job.submission_id
+                )
         finally:
             read = monotonic()
-            # Also when cancelled: what has been shown must not be shown again by whoever goes on.
+            # Also when cancelled: a process that resumes must not show the same lines again.
             await self._mark(job)
             told = monotonic() - read + self._waited_for
             reading = read - started - self._waited_for
@@ -118,7 +121,7 @@ class DriverLog:
             async with asyncio.timeout(pacing.LOG_POSITION_SECONDS):
                 await self._position.put(str(job.submission_id), self.delivered)
         except TimeoutError:
-            log.debug("Airflow has not said that the position in the log is kept")
+            log.debug("The position in the driver log has not been confirmed in time")
         self._marked = self.delivered
 
     async def _read(self, job: JobDetails, relay: Relay, final: bool) -> None:
@@ -132,8 +135,10 @@ class DriverLog:
         if self.delivered < pacing.LOG_FOLLOWED_BYTES:
             return
         if was_followed:
-            relay.say("The driver's log is shown up to its first %d bytes and, once it has ended, its last lines",
-                      self.delivered)  # fmt: skip
+            relay.say(
+                "Only the first %d bytes of the driver log are shown, and its last lines once the job has ended",
+                self.delivered,
+            )
         if final:
             for line in await _last_lines(self._client, job):
                 relay.show(line, len(line))
@@ -152,7 +157,7 @@ class DriverLog:
             await self._hand_over(relay, rest + b"\n", missing=1)
 
     async def _hand_over(self, relay: Relay, text: bytes, missing: int = 0) -> bytes:
-        """Show the complete lines of a text and return what is left of it."""
+        """Show the complete lines and return the rest."""
         *lines, rest = text.split(b"\n")
         for number, line in enumerate(lines):
             if line or not self._within_line:
@@ -161,7 +166,7 @@ class DriverLog:
             self.delivered += len(line) + 1
             if number % pacing.LOG_LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            await self._let_airflow_read(at_most=pacing.LOG_WINDOW_BYTES)
+            await self._let_reader_catch_up(at_most=pacing.LOG_WINDOW_BYTES)
         self.delivered -= missing
         if len(rest) < LINE_LIMIT_BYTES:
             return rest
@@ -171,8 +176,8 @@ class DriverLog:
         self.delivered += len(piece)
         return rest[len(piece) :]
 
-    async def _let_airflow_read(self, *, at_most: int) -> None:
-        """Let Airflow take what was shown, here and by others, if more bytes than that are on their way."""
+    async def _let_reader_catch_up(self, *, at_most: int) -> None:
+        """Wait while more bytes than that are unread of what was shown, here and by others."""
         if self._position is None or not self._keeps_up:
             return
         started = monotonic()
@@ -191,7 +196,7 @@ def _show(relay: Relay, line: bytes) -> None:
 
 
 def _whole_characters(text: bytes) -> bytes:
-    """A text without the beginning of a character at its end."""
+    """The bytes without an incomplete character at their end."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(text)
     begun, _ = decoder.getstate()
@@ -199,14 +204,14 @@ def _whole_characters(text: bytes) -> bytes:
 
 
 async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
-    """The last lines of a driver's log, long ones cut off; none when they cannot be read now."""
+    """The last lines of a driver's log, with long ones cut off; none when they cannot be read."""
     if job.driver_node_id is None:
         return []
     try:
         async with client.jobs.log_turn(pacing.LOG_FINAL_SECONDS):
             return await retrying(lambda: _last_lines(client, job), pacing.LOG_FINAL_SECONDS)
     except (RayRequestError, TimeoutError) as error:
-        log.warning("The last lines of the driver's log cannot be read now: %s", error)
+        log.warning("The last lines of the driver log cannot be read: %s", error)
         return []
 
 

@@ -42,7 +42,7 @@ class Logger(Protocol):
 
 
 def level_of(line: str) -> int:
-    """Return the level named at the start of a line, in a format of Python's logging, Ray or loguru."""
+    """The level named at the start of a line, in a format of Python's logging, Ray or loguru."""
     found = _LEVEL.match(_COLOUR.sub("", line[:300]))
     return LEVELS[found[1] or found[2]] if found else logging.INFO
 

@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether the job ended because it was told to."""
+        """Whether the job was stopped."""
         return self.job is not None and self.job.status == STOPPED
 
     def result(self, conn_id: str, config: ClusterConfig) -> JobDetails:
@@ -106,18 +106,19 @@ async def watch(
     position: Position | None = None,
     owned: bool = False,
 ) -> Outcome:
-    """Wait for a job to its end, hand its log over line by line, and say how it ended.
+    """Wait for a job to end, relay its log line by line, and return how it ended.
 
     A :class:`RayError` is not raised; it is the outcome's ``fault``.
 
     :param submission_id: the job; None to wait for the newest job with ``metadata`` first.
     :param metadata: what the job's metadata must contain.
-    :param poll_interval: longest time between two looks, in seconds.
+    :param poll_interval: longest time between two polls, in seconds.
     :param timeout: seconds from now, None for no limit.
-    :param startup_timeout: seconds from now in which the job has to leave PENDING, None for no limit.
-    :param logger: takes the driver's lines; None leaves the log alone.
+    :param startup_timeout: seconds from now within which the job must leave PENDING, None for no limit.
+    :param logger: gets the driver's lines; None leaves the log alone.
     :param position: stores the position in the log for a process that resumes the watch.
-    :param owned: the job is the caller's: it is there, and it is stopped when the time is up or it is given up as lost.
+    :param owned: the caller submitted the job: it is known to exist, and it is stopped when the time is up or it is
+        given up as lost.
     """
     try:
         if submission_id is None:
@@ -146,9 +147,10 @@ async def look(
     logger: Logger | None = None,
     fault_budget: float | None = None,
 ) -> Outcome | None:
-    """Look at a job once; None while it has not ended or, by ``metadata``, is not there. See :func:`watch`.
+    """Check a job once; None while it has not ended or, with ``metadata``, has not appeared. See :func:`watch`.
 
-    :param fault_budget: seconds for which a transient fault is retried, two minutes by default; then it is the outcome.
+    :param fault_budget: seconds for which a transient fault is retried, default ``[ray] fault_budget``; then it is the
+        outcome.
     """
     try:
         if submission_id is not None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathspec import GitIgnoreSpec
 
+from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayConfigError
 
@@ -99,7 +100,7 @@ def build(working_dir: str | os.PathLike[str], excludes: Sequence[str] = ()) -> 
 
 
 def files(root: Path, excludes: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield the files of a working_dir in a fixed order; symbolic links are followed unless they form a cycle."""
+    """The files of a working_dir in a fixed order; symbolic links are followed unless they form a cycle."""
     yield from _walk(root, root, [(root, _rules("runtime_env['excludes']", excludes))], {root.resolve()})
 
 
@@ -188,7 +189,7 @@ async def _one_at_a_time(what: str) -> AsyncIterator[None]:
     owner = folder.lstat()
     if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.getuid():
         raise RayConfigError(
-            "temporary directory", f"{folder}, which somebody else created", "a directory owned by this user"
+            "temporary directory", f"{folder}, owned by another user", "a directory owned by this user"
         )
     file = folder / f"{hashlib.sha256(what.encode()).hexdigest()}.lock"
     with open(os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "w") as lock:
@@ -197,7 +198,7 @@ async def _one_at_a_time(what: str) -> AsyncIterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(pacing.UPLOAD_LOCK_SECONDS)
         try:
             yield
         finally:

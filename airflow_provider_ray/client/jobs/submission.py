@@ -34,7 +34,7 @@ async def submit(client: RayClient, spec: JobSpec) -> None:
     """Upload what the job needs and submit it, with a new nonce unless its metadata already has one.
 
     :raises RayConfigError: when the submission_id belongs to another job, or Ray on the cluster is too old.
-    :raises RayRequestError: when the cluster refuses the job, or is unavailable for two minutes.
+    :raises RayRequestError: when the cluster refuses the job, or is unavailable for longer than ``[ray] fault_budget``.
     """
     marked = replace(spec, metadata={NONCE_KEY: uuid4().hex, **spec.metadata})
     await post(client, await prepare(client, marked))
@@ -44,7 +44,8 @@ async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
     """Upload what the job needs and return a spec that can be submitted from any host within the next ten minutes.
 
     :raises RayConfigError: when the working_dir cannot be packed, or Ray on the cluster is too old.
-    :raises RayRequestError: when the cluster refuses the package, or is unavailable for two minutes.
+    :raises RayRequestError: when the cluster refuses the package, or is unavailable for longer than ``[ray]
+        fault_budget``.
     """
     # Asked first, so that nothing is uploaded to an address where something other than Ray answers.
     version = await retrying(client.cluster.version)
@@ -61,7 +62,7 @@ async def post(client: RayClient, spec: JobSpec) -> None:
     or no answer at all. Looking up the id settles it: a job whose metadata has our nonce is ours.
 
     :raises RayConfigError: when the submission_id belongs to another job.
-    :raises RayRequestError: when the cluster refuses the job, or is unavailable for two minutes.
+    :raises RayRequestError: when the cluster refuses the job, or is unavailable for longer than ``[ray] fault_budget``.
     """
 
     async def attempt() -> None:
@@ -79,7 +80,7 @@ async def post(client: RayClient, spec: JobSpec) -> None:
 
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
-    """Return the job submitted with this nonce, or None if the cluster definitely has no such job."""
+    """The job submitted with this nonce; None if the cluster definitely has no such job."""
     try:
         job = await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:
@@ -90,13 +91,13 @@ async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails 
 async def get_for_certain(
     client: RayClient, submission_id: str, *, was_there: bool = False, budget: float | None = None
 ) -> JobDetails:
-    """Return a job's details; a single 404 is not taken as proof that the job does not exist.
+    """Details of a job; a single 404 is not proof that the job does not exist.
 
     A head that is still starting may answer 404 too early, and so may a proxy in front of it.
 
     :param was_there: a Ray dashboard has answered at this address before. If something else answers now, such as an
         ingress without its backend, that is a transient fault.
-    :param budget: seconds for which transient faults are tolerated (default: two minutes).
+    :param budget: seconds for which transient faults are tolerated; default ``[ray] fault_budget``.
     :raises RayNotFound: when the cluster answers 404 twice, and its dashboard answers properly in between.
     """
     ask = _patiently if was_there else retrying

@@ -49,7 +49,8 @@ async def wait_for_job(
         given up as lost.
     :raises RayNotFound: when the cluster has no such job.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
-    :raises RayRequestError: when the cluster refuses a request, or is unavailable for two minutes.
+    :raises RayRequestError: when the cluster refuses a request, or is unavailable for longer than ``[ray]
+        fault_budget``.
     """
     deadline = None if timeout is None else monotonic() + timeout
     startup_deadline = None if startup_timeout is None else monotonic() + startup_timeout
@@ -69,7 +70,7 @@ async def wait_for_job(
         left = _left(min((each for each in (deadline, startup_deadline) if each is not None), default=None))
         if left is not None and left <= 0:
             return await _stop_late(client, job, log) if owned else job
-        # The driver's log has news although the job has none, and the state of its node has to be looked at.
+        # Even when the job has no news, its log may have some, and the state of its node must be checked.
         longest = next(log_pauses) if log is not None else pacing.NODES_LOOK_SECONDS
         await client.jobs.wait_for_news(job, pauses, longest if left is None else min(longest, left))
 
@@ -101,7 +102,7 @@ async def _give_up(
 
 
 def lost(submission_id: str, reason: str) -> RayJobLost:
-    """Create the error for a job whose result will never be known."""
+    """The error for a job whose result will never be known."""
     return RayJobLost.from_message(f"Ray job {submission_id!r} is lost: {reason}")
 
 
@@ -110,7 +111,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def intervals(longest: float) -> Iterator[float]:
-    """Yield the seconds between polls: short for the first minute, then growing up to ``longest``."""
+    """Seconds between polls: short for the first minute, then growing up to ``longest``."""
     interval, elapsed = pacing.FIRST_INTERVAL_SECONDS, 0.0
     while True:
         pause = max(min(interval, longest), pacing.SHORTEST_INTERVAL_SECONDS)
@@ -147,7 +148,8 @@ async def wait_for_submission(
     :param poll_interval: maximum seconds between two polls.
     :param timeout: seconds from now, None for no limit.
     :raises RayJobTimeout: when the time is up.
-    :raises RayRequestError: when the cluster refuses a request, or is unavailable for two minutes.
+    :raises RayRequestError: when the cluster refuses a request, or is unavailable for longer than ``[ray]
+        fault_budget``.
     """
     deadline = None if timeout is None else monotonic() + timeout
     pauses = intervals(poll_interval)
@@ -160,7 +162,7 @@ async def wait_for_submission(
 
 
 async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:
-    """Return the newest job whose metadata contains all of these entries, or None if there is none."""
+    """The newest job whose metadata contains all of these entries; None if there is none."""
     newest = None
     for number, job in enumerate(await client.jobs.list(), start=1):
         is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)
@@ -182,7 +184,8 @@ async def stop_job(
     """Stop a job and wait for it to end.
 
     :param nonce: stop the job only if it was submitted with this nonce; None stops any job with this id.
-    :param within: seconds to wait for the end (default 15). Ray sends SIGTERM and, three seconds later, SIGKILL.
+    :param within: seconds to wait for the end; default ``[ray] stop_timeout``. Ray sends SIGTERM and, three seconds
+        later, SIGKILL.
     :param may_arrive: the submission may still be in flight, so wait for a job that is not there yet.
     :returns: the job as last seen, or None if the cluster definitely has no such job (with this nonce).
     :raises RayRequestError: when the cluster refuses a request, or does not say within that time whether it has the

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class ServeRoute:
-    """A route of a Serve application, from the first look until its answer is there.
+    """A route of a Serve application, from the first check to the answer.
 
     :param client: the cluster.
-    :param application: name of the application; None when ``path`` says it all.
+    :param application: name of the application; None when ``path`` is the complete route.
     :param path: path below the application's route prefix, or from Serve's root without an application.
-    :param submission_id: the job that is to serve; when it ends first, waiting is over.
+    :param submission_id: the job that is to deploy the application; waiting ends when it does.
     """
 
     def __init__(self, client: RayClient, application: str | None, path: str, submission_id: str | None = None) -> None:
@@ -50,7 +50,7 @@ class ServeRoute:
     async def wait(self, *, poll_interval: float, timeout: float) -> str:
         """Wait until the route can be called and return its URL.
 
-        :param poll_interval: seconds between two looks.
+        :param poll_interval: longest time between two checks, in seconds; the first ones are more frequent.
         :param timeout: seconds from now.
         :raises RayServeNotReady: when the time is up; says what was missing last.
         :raises RayServeDeployFailed: when Ray could not deploy the application.
@@ -69,7 +69,7 @@ class ServeRoute:
     async def url(self) -> str | None:
         """The route's URL if it can be called now; otherwise None, and ``missing`` says why.
 
-        :raises RayClusterUnavailable: when the dashboard has not answered for two minutes.
+        :raises RayClusterUnavailable: when the dashboard has not answered for ``[ray] fault_budget`` seconds.
         :raises RayJobLost: when the cluster does not know the job that is to serve.
         """
         try:
@@ -88,16 +88,16 @@ class ServeRoute:
         return url
 
     async def call(self, *, poll_interval: float, timeout: float, **request: Any) -> Any:
-        """Wait for the route and call it; repeat what did not reach the application or was turned away by it.
+        """Wait for the route and call it; repeat a call that did not reach the application or was turned away.
 
         That is a connection that was never made and a 503 (at capacity, or no replica yet) at any time, a 404 while
         the application is not running, and for a GET also a broken connection, and a 408 while it is not running.
 
-        :param poll_interval: seconds between two looks or calls.
-        :param timeout: seconds from now for waiting and for repeated calls.
+        :param poll_interval: longest time between two checks, and the time between two calls, in seconds.
+        :param timeout: seconds from now for waiting and repeated calls together.
         :param request: what :meth:`airflow_provider_ray.client.api.serve.Serve.call` takes.
         :raises RayServeError: what :meth:`wait` raises, or an answer that cannot be used.
-        :raises RayClusterUnavailable: when a call that may have been worked on got no answer.
+        :raises RayClusterUnavailable: when a call that may have been processed got no answer.
         """
         deadline = monotonic() + timeout
         while True:
@@ -120,11 +120,11 @@ class ServeRoute:
         return turned_away and await self.url() is None
 
     async def _ended_job(self) -> JobDetails | None:
-        """The job that is to serve, if it has ended; what it deployed may live on."""
+        """The job that is to deploy the application, if it has ended; what it deployed may live on."""
         if self._submission_id is None:
             return None
         try:
-            # Whoever calls sits out what is transient.
+            # No retries here: the caller tolerates transient faults.
             job = await get_for_certain(self._client, self._submission_id, was_there=True, budget=0)
         except RayNotFound as error:
             raise lost(self._submission_id, "its cluster has no record of it") from error
@@ -170,7 +170,7 @@ class ServeRoute:
         return any(f"{self._path.partition('?')[0]}/".startswith(f"{route.rstrip('/')}/") for route in routes)
 
     def _check_alone(self, base_url: str, *, is_mixed: bool) -> None:
-        """Two clusters on one host with the same Serve port share it without a word, connection by connection."""
+        """Two clusters on one host with the same Serve port silently share it, connection by connection."""
         self._mixed_since = (self._mixed_since or monotonic()) if is_mixed else None
         if self._mixed_since is not None and monotonic() - self._mixed_since > pacing.PROXIES_LEARN_SECONDS:
             raise RayServeError(

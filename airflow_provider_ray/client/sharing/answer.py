@@ -63,12 +63,14 @@ class SharedAnswer(Generic[T]):
         """Make it due."""
         self.asked_at = -inf
 
-    async def get(self) -> T:
+    async def get(self, within: float | None = None) -> T:
         """The answer, or the error that came instead; asks for it when it is due.
 
+        :param within: ask unless the last answer came within so many seconds, due or not; one on its way will do.
         :raises Exception: what the request raised, for all who share it.
         """
-        if self._asking is None or (self._asking.done() and self.overdue(monotonic()) >= 1):
+        is_old = self.overdue(monotonic()) >= 1 if within is None else self.fresh(within) is None
+        if self._asking is None or (self._asking.done() and is_old):
             self._asking = asyncio.create_task(self.refresh())
             # Everyone who asked may give up, and asyncio reports an exception that nobody fetches.
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())

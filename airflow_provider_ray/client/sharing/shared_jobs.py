@@ -29,14 +29,22 @@ log = logging.getLogger(__name__)
 _Wanted: TypeAlias = dict[str, list[asyncio.Future[JobDetails]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The list of a cluster's jobs, the one answer for searches, single states and waits."""
+
+    jobs: Sequence[JobDetails]
+    by_id: Mapping[str, JobDetails]
+
+
 @dataclass(slots=True, eq=False)
 class _Watch:
     """A wait for news of a job.
 
     :param job: the job as the waiter knows it.
-    :param pauses: seconds from one look to the next.
-    :param due: time of the next look (monotonic).
-    :param woken: done when there are news, or when the waiter has to look for itself.
+    :param pauses: seconds between two polls.
+    :param due: time of the next poll (monotonic).
+    :param woken: done when there is news, or when the waiter has to ask for itself.
     """
 
     job: JobDetails
@@ -62,16 +70,14 @@ class SharedJobs(Jobs):
         self._get_seconds = 0.005
         self._got_at = 0.0
         pace = {"period": pacing.ROUND_SECONDS, "longest_pause": pacing.LONGEST_PAUSE_SECONDS}
-        self._all = SharedAnswer[Sequence[JobDetails]](super().list, **pace)
-        self._listed = SharedAnswer[Mapping[str, JobDetails]](self._pick, **pace)
-        self._picked: Container[str] = ()
+        self._listed = SharedAnswer[_Listed](self._ask_for_list, **pace)
         self._avoids_lists = False
 
     async def get(self, submission_id: str) -> JobDetails:
-        """Details of one job, from the next round or the one that has just been."""
+        """Details of one job, from the next round or a list that has just arrived."""
         listed = self._listed.fresh(pacing.FRESH_SECONDS)
-        if listed and submission_id in listed:
-            return listed[submission_id]
+        if listed and submission_id in listed.by_id:
+            return listed.by_id[submission_id]
         # Everyone gets a future of their own, so that giving up costs nobody else the answer.
         answer: asyncio.Future[JobDetails] = asyncio.get_running_loop().create_future()
         if not self._wanted:
@@ -95,15 +101,15 @@ class SharedJobs(Jobs):
             self._watches.discard(watch)
 
     async def list(self) -> Sequence[JobDetails]:
-        """Jobs of the cluster; all who ask at about the same time get the same answer."""
-        return await self._all.get()
+        """Jobs of the cluster; all who ask at about the same time get the same answer, which rounds use as well."""
+        return (await self._listed.get()).jobs
 
     async def close(self) -> None:
         """End the rounds."""
-        await self._all.close()
         if self._rounds is not None:
             self._rounds.cancel()
             await asyncio.gather(self._rounds, return_exceptions=True)
+        await self._listed.close()
 
     def _start_rounds(self) -> None:
         if self._rounds is None or self._rounds.done():
@@ -137,7 +143,7 @@ class SharedJobs(Jobs):
         await self._tell(seen, wanted)
 
     async def _tell(self, seen: Mapping[str, JobDetails], wanted: Container[str]) -> None:
-        """Wake those who wait for news: there are some, or their job could not be seen although a look was due."""
+        """Wake those who wait for news: there is some, or their job could not be seen although a poll was due."""
         woken, now = 0, monotonic()
         for watch in list(self._watches):
             name = str(watch.job.submission_id)
@@ -154,8 +160,7 @@ class SharedJobs(Jobs):
 
     async def _answer(self, wanted: _Wanted) -> Mapping[str, JobDetails]:
         """Answer those who asked, and return all jobs that were seen on the way."""
-        watched = {str(watch.job.submission_id) for watch in self._watches}
-        listed = await self._list(wanted.keys() | watched) if self._listing_pays(len(wanted)) else {}
+        listed = await self._list() if self._listing_pays(len(wanted)) else {}
         seen = dict(listed)
         for number, (submission_id, futures) in enumerate(wanted.items(), start=1):
             if submission_id in listed:
@@ -208,21 +213,22 @@ class SharedJobs(Jobs):
         self._get_seconds += 0.2 * (self._got_at - started - self._get_seconds)
         return job
 
-    async def _list(self, wanted: Container[str]) -> Mapping[str, JobDetails]:
-        self._picked, self._avoids_lists = wanted, False
+    async def _list(self) -> Mapping[str, JobDetails]:
+        self._avoids_lists = False
         try:
-            return await self._listed.refresh()
+            return (await self._listed.get(within=pacing.FRESH_SECONDS)).by_id
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
-            log.debug("The jobs cannot be listed now: %s", error)
+            log.debug("Cannot list the jobs: %s", error)
             # A list that was refused, or took long to fail, is not tried again for a while.
             self._avoids_lists = not error.transient or self._listed.took >= pacing.ROUND_SECONDS
             return {}
         finally:
             self._next_round = max(self._next_round, self._listed.asked_at + self._listed.interval)
 
-    async def _pick(self) -> Mapping[str, JobDetails]:
-        return await self.pick(self._picked)
+    async def _ask_for_list(self) -> _Listed:
+        jobs = await super().list()
+        return _Listed(jobs, {job.submission_id: job for job in jobs if job.submission_id})
 
 
 def _refuse(futures: Iterable[asyncio.Future[JobDetails]], error: Exception) -> None:
@@ -233,5 +239,5 @@ def _refuse(futures: Iterable[asyncio.Future[JobDetails]], error: Exception) -> 
 
 
 def _unanswered(futures: Iterable[asyncio.Future[JobDetails]]) -> Iterator[asyncio.Future[JobDetails]]:
-    """Those that someone still waits for."""
+    """Those that are still waited for."""
     return (future for future in futures if not future.done())

@@ -61,8 +61,8 @@ def test_addresses(fields: dict[str, Any], url: str) -> None:
         ({"host": "ray.example", "port": 70000}, "port", "70000"),
         ({"host": "ray.example", "schema": "ftp"}, "schema", "'ftp'"),
         ({"host": "http://ray.example", "schema": "https"}, "schema", "'https' and another"),
-        ({"host": "ray.example", "password": f"{SECRET}\n"}, "password", "line break"),
-        ({"host": "ray.example", "password": f"Bearer {SECRET}"}, "password", "white space"),
+        ({"host": "ray.example", "password": f"{SECRET}\n"}, "password", "a character not allowed in a header"),
+        ({"host": "ray.example", "password": f"Bearer {SECRET}"}, "password", "whitespace"),
     ],
 )
 def test_bad_addresses(fields: dict[str, Any], field: str, got: str) -> None:
@@ -98,7 +98,7 @@ def test_bad_addresses(fields: dict[str, Any], field: str, got: str) -> None:
         ({"serve_url": "grpc://ray.example"}, "serve_url", "'grpc'"),
         ({"serve_url": f"http://u:{SECRET}@ray.example"}, "serve_url", "credentials"),
         ({"public_url": "ftp://ray.example"}, "public_url", "'ftp'"),
-        ({"serve_token": f"{SECRET} "}, "serve_token", "white space"),
+        ({"serve_token": f"{SECRET} "}, "serve_token", "whitespace"),
         ({"auth_headers": f'{{"X-Key": "{SECRET}"}}'}, "auth_headers", "str"),
         ({"auth_headers": {"X-Key": [SECRET]}}, "auth_headers", "dict"),
         ({"auth_headers": {"X-Key": f"{SECRET}\r\nX-Other: 1"}}, "auth_headers", "'X-Key'"),
@@ -162,7 +162,7 @@ def test_everything_given() -> None:
     assert config.serve_port == 8443
 
 
-def test_nulls_and_empty_texts_count_as_not_given() -> None:
+def test_nulls_and_empty_strings_count_as_not_given() -> None:
     extra = {
         "serve_url": "",
         "auth_headers": None,

@@ -12,7 +12,7 @@ from airflow_provider_ray.client.labels import read_labels
 @pytest.mark.parametrize(
     "labels", [{"site": "hpc", "gpu": "true"}, "site=hpc,gpu=true", " site = hpc , gpu=true\n"], ids=repr
 )
-def test_an_object_and_a_text_say_the_same(labels: Any) -> None:
+def test_an_object_and_a_string_say_the_same(labels: Any) -> None:
     assert read_labels({"labels": labels}) == {"site": "hpc", "gpu": "true"}
     assert ClusterConfig.from_fields(host="h", extra={"labels": labels}).labels == {"site": "hpc", "gpu": "true"}
 
@@ -36,10 +36,11 @@ def test_none_are_no_error(extra: dict[str, Any]) -> None:
         ({"a": ""}, "''"),
         ({"": "a"}, "''"),
         ("site", "'site'"),
-        ("site=", "''"),
-        ("=hpc", "''"),
+        ("site=", "'site=' without a value"),
+        ("=hpc", "'=hpc' without a key"),
         ("site=hpc,", "''"),
         ("site=hpc,site=lab", "'site' twice"),
+        ("site=hpc, gpu =", "'gpu =' without a value"),
         ("a=b=c", "'b=c'"),
         ("a=b c", "'b c'"),
         (" ", "''"),

@@ -91,7 +91,7 @@ WRONG = [
     ("a,b,a", "'a' twice"),
     ("site=hpc,gpu", "'gpu'"),
     ("site=hpc,site=lab", "'site' twice"),
-    ("site=", "''"),
+    ("site=", "'site=' without a value"),
 ]
 
 

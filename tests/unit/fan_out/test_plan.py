@@ -18,8 +18,8 @@ from airflow_provider_ray.client.errors import (
 )
 from airflow_provider_ray.fan_out.plan import (
     Shard,
-    Survey,
     Work,
+    ask_participants,
     give_up_job,
     plan_shards,
     replan_shards,
@@ -49,8 +49,8 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clusters]:
 
 
 def shards_of(conn_ids: list[str], work: Work, weights: Any = None, capacity: str = "total") -> dict[str, Any]:
-    survey = Survey(conn_ids)
-    shards = plan_shards(work, survey, survey.shares({"CPU": 1} if weights is None else weights, capacity))
+    participants = ask_participants(conn_ids)
+    shards = plan_shards(work, participants, participants.shares({"CPU": 1} if weights is None else weights, capacity))
     assert len({shard.application for shard in shards}) == len(shards)
     return {shard.conn_id: shard for shard in shards}
 
@@ -97,22 +97,22 @@ def test_items_are_divided_by_their_sizes(clusters: Clusters) -> None:
 
 def test_without_weights_the_shares_are_equal(clusters: Clusters) -> None:
     clusters(4, 1)
-    survey = Survey(["c1", "c2"])
-    assert survey.shares(None, "free") == survey.shares("None", "free") == {"c1": 0.5, "c2": 0.5}
+    participants = ask_participants(["c1", "c2"])
+    assert participants.shares(None, "free") == participants.shares("None", "free") == {"c1": 0.5, "c2": 0.5}
 
 
 def test_a_cluster_without_the_resource_gets_no_shard(clusters: Clusters) -> None:
     clusters(4, 0)
-    survey = Survey(["c1", "c2"])
-    shards = plan_shards(Work(amount=10), survey, survey.shares({"CPU": 1}, "total"))
+    participants = ask_participants(["c1", "c2"])
+    shards = plan_shards(Work(amount=10), participants, participants.shares({"CPU": 1}, "total"))
     assert [(shard.conn_id, shard.amount) for shard in shards] == [("c1", 10)]
-    assert survey.without_work(shards) == {"idle": ["c2"], "unavailable": {}}
+    assert participants.without_work(shards) == {"idle": ["c2"], "unavailable": {}}
 
 
 def test_a_resource_that_nobody_has_cannot_divide(clusters: Clusters) -> None:
     clusters(4)
     with pytest.raises(RayConfigError, match="weights: got {'GPU': 1}; expected a resource that at least one"):
-        Survey(["c1"]).shares({"GPU": 1}, "total")
+        ask_participants(["c1"]).shares({"GPU": 1}, "total")
 
 
 def test_items_in_json_are_read_too() -> None:
@@ -125,34 +125,34 @@ def test_a_secret_that_a_cluster_repeats_is_not_in_the_xcom(clusters: Clusters) 
     mask_secret("repeated-token")
     (first,) = clusters(2)
     first.fail(500, times=100, text="you sent Authorization: Bearer repeated-token")
-    assert "repeated-token" not in json.dumps(Survey(["c1"]).without_work([]))
+    assert "repeated-token" not in json.dumps(ask_participants(["c1"]).without_work([]))
 
 
 def test_a_cluster_that_does_not_answer_gets_nothing(clusters: Clusters) -> None:
     _, second = clusters(2, 2)
     second.fail(503, times=100)
-    survey = Survey(["c1", "c2"])
-    shards = plan_shards(Work(amount=10), survey, survey.shares({"CPU": 1}, "total"))
+    participants = ask_participants(["c1", "c2"])
+    shards = plan_shards(Work(amount=10), participants, participants.shares({"CPU": 1}, "total"))
     assert [(shard.conn_id, shard.amount) for shard in shards] == [("c1", 10)]
-    assert list(survey.without_work(shards)["unavailable"]) == ["c2"]
+    assert list(participants.without_work(shards)["unavailable"]) == ["c2"]
     with pytest.raises(RayClusterUnavailable):
-        survey.raise_fault()
+        participants.raise_fault()
 
 
 def test_a_cluster_whose_head_is_dead_gets_nothing(clusters: Clusters) -> None:
     (first,) = clusters(2)
     first.nodes[0]["state"] = "DEAD"
-    survey = Survey(["c1"])
-    assert survey.without_work([])["unavailable"]["c1"].endswith("its head node is dead")
+    participants = ask_participants(["c1"])
+    assert participants.without_work([])["unavailable"]["c1"].endswith("its head node is dead")
     with pytest.raises(RayClusterUnavailable):
-        survey.shares(None, "total")
+        participants.shares(None, "total")
 
 
 def test_refused_credentials_end_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeDashboard(token="right") as fake:
         connect(monkeypatch, "c1", fake, password="wrong")
         with pytest.raises(RayAuthError):
-            Survey(["c1"])
+            ask_participants(["c1"])
 
 
 def test_two_connections_to_one_cluster_are_refused_unless_allowed(
@@ -160,12 +160,12 @@ def test_two_connections_to_one_cluster_are_refused_unless_allowed(
 ) -> None:
     (first,) = clusters(2)
     connect(monkeypatch, "again", first)
-    survey = Survey(["c1", "again"])
+    participants = ask_participants(["c1", "again"])
     with pytest.raises(
         RayConfigError, match=r"\['c1', 'again'\], which lead to the same cluster \(session session_1\)"
     ):
-        survey.check(allow_same_cluster=False, serving=True)
-    survey.check(allow_same_cluster=True, serving=True)
+        participants.check(allow_same_cluster=False, serving=True)
+    participants.check(allow_same_cluster=True, serving=True)
 
 
 def test_two_clusters_with_one_serve_address_are_refused_if_they_serve(
@@ -173,18 +173,18 @@ def test_two_clusters_with_one_serve_address_are_refused_if_they_serve(
 ) -> None:
     first, second = clusters(2, 2)
     connect(monkeypatch, "c2", second, extra={"serve_url": first.serve_url})
-    survey = Survey(["c1", "c2"])
+    participants = ask_participants(["c1", "c2"])
     with pytest.raises(
         RayConfigError, match=r"\['c1', 'c2'\], whose Serve is expected at the same address 127\.0\.0\.1"
     ):
-        survey.check(allow_same_cluster=False, serving=True)
-    survey.check(allow_same_cluster=False, serving=False)
+        participants.check(allow_same_cluster=False, serving=True)
+    participants.check(allow_same_cluster=False, serving=False)
 
 
 def test_clusters_behind_one_gateway_differ_by_their_paths(monkeypatch: pytest.MonkeyPatch, clusters: Clusters) -> None:
     for number, fake in enumerate(clusters(2, 2), start=1):
         connect(monkeypatch, f"c{number}", fake, extra={"serve_url": f"https://gateway.example/{number}/"})
-    Survey(["c1", "c2"]).check(allow_same_cluster=False, serving=True)
+    ask_participants(["c1", "c2"]).check(allow_same_cluster=False, serving=True)
 
 
 @pytest.mark.parametrize(("first", "second"), [("https://g", "https://g:443"), ("http://g:80/", "http://g")])
@@ -194,7 +194,7 @@ def test_a_port_that_goes_without_saying_is_the_same(
     for name, fake, address in zip(("c1", "c2"), clusters(2, 2), (first, second), strict=True):
         connect(monkeypatch, name, fake, extra={"serve_url": address})
     with pytest.raises(RayConfigError, match="whose Serve is expected at the same address g:"):
-        Survey(["c1", "c2"]).check(allow_same_cluster=False, serving=True)
+        ask_participants(["c1", "c2"]).check(allow_same_cluster=False, serving=True)
 
 
 @pytest.mark.parametrize("items", [None, ["a", "b", "c", "d"]])
@@ -202,8 +202,8 @@ def test_a_dead_shard_is_divided_anew(clusters: Clusters, items: list[str] | Non
     clusters(3, 1)
     work = {"amount": 40, "offset": 100} if items is None else {"amount": 4, "items": items}
     dead = Shard(conn_id="gone", application="x", serve_port=8000, share=0.5, **work)
-    survey = Survey(["c1", "c2"])
-    parts = replan_shards(dead, survey, survey.shares({"CPU": 1}, "total"))
+    participants = ask_participants(["c1", "c2"])
+    parts = replan_shards(dead, participants, participants.shares({"CPU": 1}, "total"))
     assert [(part.conn_id, part.amount, part.share) for part in parts] == [
         ("c1", dead.amount * 3 // 4, 0.375),
         ("c2", dead.amount // 4, 0.125),

@@ -45,7 +45,7 @@ def context(ti: Ti, **more: Any) -> Any:
 
 
 def outcome_of(ti: Ti, serves: bool = True) -> ShardResult:
-    return MappedTasks(context(ti), GROUP, serves=serves).outcome(0, shard())
+    return MappedTasks.ask(context(ti), GROUP, serves=serves).outcome(0, shard())
 
 
 def outcome(

@@ -150,7 +150,7 @@ def test_connection_line_without_a_dashboard(dashboard: FakeDashboard, monkeypat
         free = server.getsockname()[1]
     cases: list[tuple[dict[str, Any], str]] = [
         ({"host": "127.0.0.1", "port": free}, "no connection"),
-        ({"host": dashboard.serve_url}, "which no Ray answers"),
+        ({"host": dashboard.serve_url}, "which Ray never returns here"),
         ({"host": ""}, "host: got nothing; expected the address of a Ray dashboard"),
         ({"host": "ray://127.0.0.1:10001"}, "not a ray:// or GCS address"),
     ]

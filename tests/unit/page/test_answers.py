@@ -18,9 +18,9 @@ from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.page.answers import cluster_answer, stamped_dags, task_answer
+from airflow_provider_ray.page.background import Watcher
+from airflow_provider_ray.page.cluster_watch import ClusterWatch
 from airflow_provider_ray.page.task import Task
-from airflow_provider_ray.page.watch import ClusterWatch
-from airflow_provider_ray.page.watcher import Watcher
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 

@@ -17,7 +17,7 @@ from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.sync import run_sync
-from airflow_provider_ray.page import api, watcher
+from airflow_provider_ray.page import api, background
 from airflow_provider_ray.page.access import requires_own_page
 from airflow_provider_ray.page.api import app
 from airflow_provider_ray.page.task import Task
@@ -97,7 +97,7 @@ def browser(monkeypatch: pytest.MonkeyPatch, dashboard: FakeDashboard) -> Iterat
     checks: set[Any] = {each.call for route in routes for each in route.dependant.dependencies}
     passed: dict[Any, Any] = {check: lambda: None for check in checks - {Task, requires_own_page}}
     monkeypatch.setattr(app, "dependency_overrides", passed)
-    monkeypatch.setattr(watcher, "all_conn_ids", lambda: ["fake", "ray_default"])
+    monkeypatch.setattr(background, "all_conn_ids", lambda: ["fake", "ray_default"])
     monkeypatch.setattr(api, "permitted_connections", only_fake)
     monkeypatch.setattr(api, "readable_dags", lambda dag_ids, user: set(dag_ids))
     submit(dashboard, "job")
@@ -140,7 +140,7 @@ def test_a_broken_variable_is_reported_without_its_value(
     from airflow_provider_ray.clusters.discovery import candidates
 
     monkeypatch.setenv("AIRFLOW_VAR_RAY_CLUSTERS", '"s3cr3t-value"')
-    monkeypatch.setattr(watcher, "all_conn_ids", candidates)
+    monkeypatch.setattr(background, "all_conn_ids", candidates)
     answer = browser.get("/api/clusters")
     assert answer.status_code == 500
     assert "ray_clusters" in answer.json()["detail"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -42,10 +43,16 @@ def other(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield fake
 
 
-def later(change: Any, *arguments: Any) -> None:
-    timer = threading.Timer(0.7, change, arguments)
-    timer.daemon = True
-    timer.start()
+def later(fake: FakeDashboard, change: Any, *arguments: Any) -> None:
+    """Change a cluster some time after it was first asked, however long that takes on a busy host."""
+
+    def work() -> None:
+        while not fake.asked("GET", "/api/v0/nodes"):
+            time.sleep(0.02)
+        time.sleep(0.7)
+        change(*arguments)
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -59,7 +66,7 @@ def test_a_healthy_cluster_ends_the_wait_at_once(dashboard: FakeDashboard, conte
 @MODES
 def test_waits_for_the_head(dashboard: FakeDashboard, context: Any, task_log: TaskLog, deferrable: bool) -> None:
     dashboard.nodes[0]["state"] = "DEAD"
-    later(dashboard.nodes[0].update, {"state": "ALIVE"})
+    later(dashboard, dashboard.nodes[0].update, {"state": "ALIVE"})
     assert run(sensor(deferrable=deferrable), context)["fake"]["head_alive"] is True
     assert task_log.lines.count("Not ready yet: fake: its head node is dead") == 1
 
@@ -67,7 +74,7 @@ def test_waits_for_the_head(dashboard: FakeDashboard, context: Any, task_log: Ta
 @MODES
 def test_waits_for_room(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
     dashboard.used["CPU"] = 1.5
-    later(dashboard.used.clear)
+    later(dashboard, dashboard.used.clear)
     task = sensor(free_resources={"CPU": "1"}, max_pending_jobs=0, max_running_jobs=0, deferrable=deferrable)
     assert run(task, context)["fake"]["free"]["CPU"] == 2.0
 
@@ -79,7 +86,7 @@ def test_one_of_several(
 ) -> None:
     for fake in (dashboard, other):
         fake.used["CPU"] = 2.0
-    later(other.used.clear)
+    later(other, other.used.clear)
     task = sensor(conn_id=["fake", "other"], free_resources={"CPU": 1}, require=require, deferrable=deferrable)
     assert set(run(task, context)) == {"other"}
 
@@ -87,7 +94,7 @@ def test_one_of_several(
 @MODES
 def test_all_of_several(dashboard: FakeDashboard, other: FakeDashboard, context: Any, deferrable: bool) -> None:
     other.used["CPU"] = 2.0
-    later(other.used.clear)
+    later(other, other.used.clear)
     task = sensor(conn_id=("fake", "other"), free_resources={"CPU": 1}, deferrable=deferrable)
     assert set(run(task, context)) == {"fake", "other"}
 
@@ -254,7 +261,7 @@ def test_clusters_in_every_form(
     for conn_id, fake in {"fake": dashboard, "other": other}.items():
         connect(monkeypatch, conn_id, fake, extra={"labels": "place=here"})
         fake.used["CPU"] = 2.0
-        later(fake.used.clear)
+        later(fake, fake.used.clear)
     task = sensor(conn_id=given, free_resources={"CPU": 1}, deferrable=deferrable)
     assert set(run(task, context)) == {"fake", "other"}
 

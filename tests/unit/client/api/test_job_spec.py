@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, as_json, command, number
+from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.errors import RayConfigError
 
 AWKWARD = [
@@ -86,28 +86,6 @@ def test_parameters_that_are_not_json(value: Any, reason: str) -> None:
     with pytest.raises(RayConfigError, match=r"^parameters: got a value that is not JSON") as caught:
         command("python main.py", value)
     assert reason in str(caught.value)
-
-
-def test_parameters_that_contain_themselves() -> None:
-    loop: list[Any] = []
-    loop.append(loop)
-    with pytest.raises(RayConfigError, match=r"^parameters: "):
-        as_json("parameters", loop)
-
-
-@pytest.mark.parametrize(
-    ("value", "amount"),
-    [(None, None), ("", None), (0, 0), ("0.5", 0.5), ("2", 2), (2.0, 2), (1e9, 10**9)],
-)
-def test_numbers(value: Any, amount: float | None) -> None:
-    assert number("entrypoint_num_cpus", value) == amount
-    assert type(number("entrypoint_num_cpus", value)) is type(amount)
-
-
-@pytest.mark.parametrize("value", [-1, "-0.5", "many", True, math.nan, "inf", [1], {}])
-def test_amounts_that_are_none(value: Any) -> None:
-    with pytest.raises(RayConfigError, match=r"^entrypoint_num_cpus: got .*; expected a number of 0 or more"):
-        number("entrypoint_num_cpus", value)
 
 
 @pytest.mark.parametrize("submission_id", ["a", "0", "a_b-c.d", "x" * 200, "airflow-Dag.task.1"])

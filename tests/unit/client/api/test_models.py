@@ -50,7 +50,7 @@ ODD: list[tuple[Callable[[RayClient], Awaitable[Any]], Any, str]] = [
     (lambda client: client.jobs.get("j1"), {"submission_id": "j1"}, "status"),
     (lambda client: client.jobs.get("j1"), JOB | {"status": None}, "status"),
     (lambda client: client.jobs.list(), [JOB, JOB | {"status": ["RUNNING"]}], r"\[1\]\.status"),
-    (lambda client: client.jobs.pick({"j1"}), [JOB, {"status": "RUNNING", "end_time": {}}], r"\[1\]\.end_time"),
+    (lambda client: client.jobs.list(), [JOB, {"status": "RUNNING", "end_time": {}}], r"\[1\]\.end_time"),
     (lambda client: client.jobs.active(), rows(JOB | {"start_time": 1.5}), r"result\[0\]\.start_time"),
     (lambda client: client.jobs.active(), rows() | {"data": None}, "data"),
     (lambda client: client.jobs.stop("j1"), {"stopped": "yes"}, "stopped"),

@@ -323,7 +323,7 @@ async def test_a_job_that_its_cluster_forgets_is_lost(
     ("nodes", "reason"),
     [
         ([{"state": "DEAD", "state_message": "no heartbeats"}], "is DEAD \\(no heartbeats\\)"),
-        ([], "is not in the cluster any more"),
+        ([], "is no longer in the cluster"),
     ],
 )
 async def test_a_running_job_without_its_node_is_lost(

@@ -137,6 +137,22 @@ async def test_what_is_fresh_is_young_and_has_not_failed_since(
     assert answer.fresh(1.0) is None
 
 
+async def test_an_answer_that_is_not_due_may_be_too_old(clock: Clock, shared: Callable[..., SharedAnswer[int]]) -> None:
+    answer = shared()
+    assert list(await asyncio.gather(answer.get(), answer.get(within=0.5))) == [1, 1]
+    clock.now += 0.4
+    assert await answer.get(within=0.5) == 1
+    clock.now += 0.2
+    assert [await answer.get(), await answer.get(within=0.5), await answer.get()] == [1, 2, 2]
+    clock.now += 0.4
+    clock.fails = True
+    with pytest.raises(RayClusterUnavailable):
+        await answer.get(within=0.2)
+    clock.fails = False
+    # One that failed is not used again.
+    assert await answer.get(within=0.5) == 4
+
+
 async def test_what_has_expired_is_asked_for_at_once(clock: Clock, shared: Callable[..., SharedAnswer[int]]) -> None:
     answer = shared()
     await answer.get()

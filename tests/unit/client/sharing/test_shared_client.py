@@ -12,10 +12,17 @@ import pytest
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.api.jobs import Jobs
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayJobLost, RayNotFound
+from airflow_provider_ray.client.errors import (
+    RayAuthError,
+    RayClusterUnavailable,
+    RayJobLost,
+    RayJobTimeout,
+    RayNotFound,
+)
 from airflow_provider_ray.client.jobs.driver_log import DriverLog
 from airflow_provider_ray.client.jobs.waiting import wait_for_job, wait_for_submission
 from airflow_provider_ray.client.sharing.shared_client import SharedClient, shared_client
@@ -58,13 +65,13 @@ async def test_few_waits_read_no_list(fake: FakeDashboard) -> None:
 async def test_a_list_that_costs_more_than_it_saves_is_not_read_again(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = SharedJobs.pick
+    quick = Jobs.list
 
-    async def slow(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
+    async def slow(self: Jobs) -> Any:
         await asyncio.sleep(1)
-        return await quick(self, *arguments, **options)
+        return await quick(self)
 
-    monkeypatch.setattr(SharedJobs, "pick", slow)
+    monkeypatch.setattr(Jobs, "list", slow)
     monkeypatch.setattr(pacing, "SLOW_ANSWER_SHARE", 1.0)
     names = await submit(fake, 10, ends_after=5.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
@@ -98,6 +105,19 @@ async def test_many_searches_cost_a_list_a_second(fake: FakeDashboard) -> None:
                 JobSpec(entrypoint="true", submission_id=f"j{number}", metadata={"shard": str(number)})
             )
     assert await searches == [f"j{number}" for number in range(50)]
+
+
+async def test_searches_and_waits_share_the_list(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SharedJobs, "_listing_pays", _pays_unless_it_fails)
+    names = await submit(fake, 30, ends_after=6.0)
+    waits = [asyncio.create_task(wait(fake, name)) for name in names]
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        search = wait_for_submission(client, {"shard": "none"}, poll_interval=0.2, timeout=5.0)
+        with pytest.raises(RayJobTimeout):
+            await search
+        asked = [request for request in fake.asked("GET", PATH) if request.path == PATH]
+        assert 3 <= len(asked) <= 7
+    assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
 
 
 async def test_a_list_that_fails_fails_those_who_asked_and_nobody_later(
@@ -186,12 +206,12 @@ async def test_a_list_that_hangs_is_left_alone_though_single_requests_fail_at_ti
 ) -> None:
     lists = []
 
-    async def hangs(self: SharedJobs, *_: Any) -> Any:
+    async def hangs(self: Jobs) -> Any:
         lists.append(monotonic())
         await asyncio.sleep(1.1)
         raise RayClusterUnavailable("GET /api/jobs/", "no answer in time")
 
-    monkeypatch.setattr(SharedJobs, "pick", hangs)
+    monkeypatch.setattr(Jobs, "list", hangs)
     names = await submit(fake, 10, ends_after=5.0)
     for number in (3, 5, 7):
         fake.fail(503, path=f"{PATH}j{number}")
@@ -274,10 +294,10 @@ async def test_a_fault_of_one_job_concerns_nobody_else(fake: FakeDashboard) -> N
 async def test_without_a_list_jobs_are_asked_for_one_by_one(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused(self: SharedJobs, *arguments: Any, **options: Any) -> Any:
+    async def refused(self: Jobs) -> Any:
         raise RayAuthError("GET /api/jobs/", "403", 403)
 
-    monkeypatch.setattr(SharedJobs, "pick", refused)
+    monkeypatch.setattr(Jobs, "list", refused)
     names = await submit(fake, 20, ends_after=1.0)
     assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
 

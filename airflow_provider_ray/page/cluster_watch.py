@@ -1,4 +1,4 @@
-"""What is known of one cluster, kept fresh by one request after the other while someone looks."""
+"""What is known of one cluster, kept fresh by one request after another while a browser shows it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Lanes:
 
 
 class ClusterWatch:
-    """A cluster that someone looks at; its answers take turns, so that it gets one request per refresh.
+    """A cluster that a browser shows; its answers take turns, so that it gets one request per refresh.
 
-    A cluster that does not answer is asked for its version only, less and less often, until it does. Everything runs on
+    A cluster that does not answer is asked only for its version, less and less often, until it does. Everything runs on
     one event loop; other threads only read.
 
     :param conn_id: its connection.
@@ -72,7 +72,7 @@ class ClusterWatch:
 
     @property
     def fault(self) -> Exception | None:
-        """Why the cluster is unhealthy; None when it is healthy, or not known well enough."""
+        """Why the cluster is unhealthy; None when it is healthy, or not yet known to be unhealthy."""
         return why_unhealthy(self.version.error or self.version.value, self.nodes.error or self.nodes.value)
 
     @property
@@ -81,7 +81,7 @@ class ClusterWatch:
         return max((each.known_at for each in self._regular() if each.known_at is not None), default=None)
 
     def keep_running(self, until: float, jobs: Collection[str]) -> None:
-        """Look at the cluster from now on.
+        """Keep asking the cluster from now on.
 
         :param until: when to stop unless this is called again (monotonic).
         :param jobs: submission_ids of jobs to be known even when they have ended.
@@ -104,13 +104,13 @@ class ClusterWatch:
         self._hurry()
 
     async def end(self) -> None:
-        """Stop looking."""
+        """Stop asking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Look at the cluster until nobody wants to know."""
+        """Ask the cluster until no browser shows it any longer."""
         self._news_from = monotonic()
         try:
             while monotonic() < self.wanted_until:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.clusters.quorum import check_wanted, how_many
 
 
 @pytest.mark.parametrize(("wanted", "number"), [("all", 3), ("any", 1), (2, 2), ("2", 2), (3, 3)])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_ray.client.api.job_spec import whole_number
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.values import whole_number
 
 
 def how_many(wanted: Any, number: int, *, field: str, what: str = "clusters") -> int:
     """How many of several clusters are enough.
 
-    :param wanted: "all", "any" or a number, also as text.
+    :param wanted: "all", "any" or a number, also as a string.
     :param number: how many clusters there are.
     :param field: name of the argument, for the error.
     :param what: which clusters these are, for the error.

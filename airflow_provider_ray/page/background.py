@@ -1,6 +1,6 @@
-"""Looks at clusters in the background, so that a page costs them the same for one browser as for a hundred.
+"""Watches clusters in the background, so that the page costs them the same for one browser as for a hundred.
 
-It runs in a thread with an event loop of its own: neither a slow name server nor a large answer holds up the loop of
+It runs in a thread with an event loop of its own: neither a slow name server nor a large answer delays the loop of
 the API server.
 """
 
@@ -18,17 +18,17 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.clusters.discovery import all_conn_ids
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.page.watch import ClusterWatch, Lanes, bounded
+from airflow_provider_ray.page.cluster_watch import ClusterWatch, Lanes, bounded
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
 
 
 class Watcher:
-    """All clusters that someone looks at.
+    """All clusters that browsers show.
 
-    Nothing runs before the first look, and a cluster is no longer asked when nobody has looked at it for
-    ``pacing.PAGE_IDLE_SECONDS``.
+    Nothing runs before the first request of a browser, and a cluster is no longer asked when no browser has asked for
+    it for ``pacing.PAGE_IDLE_SECONDS``.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Watcher:
         return self._conn_ids
 
     def look(self, wanted: Mapping[str, Collection[str]]) -> Sequence[ClusterWatch]:
-        """What is known of some clusters, without waiting for any; from now on they are kept fresh.
+        """What is known of some clusters, without waiting for any; from now on it is kept fresh.
 
         :param wanted: submission_ids of jobs to be known even when they have ended, by connection id.
         """
@@ -84,7 +84,7 @@ class Watcher:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def close(self) -> None:
-        """Stop looking, for good."""
+        """Stop everything; nothing can be started again."""
         with self._lock:
             if self._thread.is_alive():
                 asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(pacing.PAGE_CLOSE_SECONDS)

@@ -16,10 +16,9 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sync import run_sync
-from airflow_provider_ray.page.answers import cluster_answer
-from airflow_provider_ray.page.faults import in_words
-from airflow_provider_ray.page.watch import ClusterWatch
-from airflow_provider_ray.page.watcher import Watcher
+from airflow_provider_ray.page.answers import cluster_answer, fault_in_words
+from airflow_provider_ray.page.background import Watcher
+from airflow_provider_ray.page.cluster_watch import ClusterWatch
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import connect
 
@@ -314,7 +313,7 @@ def test_what_the_server_says_is_not_repeated(
 
         def reasons() -> bool:
             watch = look("echo")
-            seen.update(in_words(each.error) for each in watch._regular() if each.error)
+            seen.update(fault_in_words(each.error) for each in watch._regular() if each.error)
             return len(seen) == 3
 
         until(reasons, 10.0)
