@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -30,6 +31,22 @@ class _Submitted(msgspec.Struct):
 
 class _Stopped(msgspec.Struct):
     stopped: bool
+
+
+class Polls:
+    """When a job is polled next.
+
+    :param intervals: seconds from one poll to the next.
+    """
+
+    def __init__(self, intervals: Iterator[float]) -> None:
+        self._intervals = intervals
+        self.due = 0.0
+        self.done()
+
+    def done(self) -> None:
+        """Count a poll that has been made."""
+        self.due = monotonic() + next(self._intervals)
 
 
 class Jobs:
@@ -70,14 +87,20 @@ class Jobs:
         params = [("detail", "1"), ("limit", str(JOB_LIMIT)), *filters]
         return (await self._http.read("GET", "/api/v0/jobs", Rows[JobDetails], params=params)).rows
 
-    async def wait_for_news(self, job: JobDetails, pauses: Iterator[float], within: float) -> None:
+    async def wait_for_news(
+        self, job: JobDetails, polls: Polls, within: float, *, every_poll: bool = False
+    ) -> JobDetails | None:
         """Sleep until there may be something new about a job.
 
         :param job: the job as last seen.
-        :param pauses: seconds between two polls.
+        :param polls: when it is polled.
         :param within: seconds to sleep at most.
+        :param every_poll: return after each poll, even if the job has not changed.
+        :returns: the job as it is known now; None when the caller has to ask for it.
         """
-        await asyncio.sleep(min(next(pauses), within))
+        due = polls.due - monotonic()
+        await asyncio.sleep(min(due, within))
+        return None if due <= within else job
 
     async def stop(self, submission_id: str) -> bool:
         """Ask a job to stop; it ends later. False when it had ended already."""

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.jobs import Polls
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import (
     RayError,
@@ -54,9 +55,9 @@ async def wait_for_job(
     """
     deadline = None if timeout is None else monotonic() + timeout
     startup_deadline = None if startup_timeout is None else monotonic() + startup_timeout
-    pauses, log_pauses, job = intervals(poll_interval), intervals(poll_interval), None
+    polls, job, known = Polls(intervals(poll_interval)), None, None
     while True:
-        job = await _next(client, submission_id, was_there=owned or job is not None)
+        job = known or await _next(client, submission_id, polls, was_there=owned or job is not None)
         if is_terminal(job.status):
             if log is not None:
                 await log.deliver(job, final=True)
@@ -70,12 +71,21 @@ async def wait_for_job(
         left = _left(min((each for each in (deadline, startup_deadline) if each is not None), default=None))
         if left is not None and left <= 0:
             return await _stop_late(client, job, log) if owned else job
-        # Even when the job has no news, its log may have some, and the state of its node must be checked.
-        longest = next(log_pauses) if log is not None else pacing.NODES_LOOK_SECONDS
-        await client.jobs.wait_for_news(job, pauses, longest if left is None else min(longest, left))
+        known = await _news(client, job, polls, left, with_log=log is not None)
 
 
-async def _next(client: RayClient, submission_id: str, *, was_there: bool) -> JobDetails:
+async def _news(
+    client: RayClient, job: JobDetails, polls: Polls, left: float | None, *, with_log: bool
+) -> JobDetails | None:
+    """Wait for news of a job. Without any, its log may have some, and the state of its node must be checked."""
+    within = pacing.NODES_LOOK_SECONDS if left is None else min(left, pacing.NODES_LOOK_SECONDS)
+    news = await client.jobs.wait_for_news(job, polls, within, every_poll=with_log)
+    # The verdict on a job whose time is up needs its state as it is then.
+    return None if left is not None and left <= within else news
+
+
+async def _next(client: RayClient, submission_id: str, polls: Polls, *, was_there: bool) -> JobDetails:
+    polls.done()
     if not was_there:
         return await get_for_certain(client, submission_id)
     try:

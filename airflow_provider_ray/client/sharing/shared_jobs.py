@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.jobs import Jobs
+from airflow_provider_ray.client.api.jobs import Jobs, Polls
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayError
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
@@ -42,19 +42,19 @@ class _Watch:
     """A wait for news of a job.
 
     :param job: the job as the waiter knows it.
-    :param pauses: seconds between two polls.
-    :param due: time of the next poll (monotonic).
-    :param woken: done when there is news, or when the waiter has to ask for itself.
+    :param polls: when it is polled.
+    :param every_poll: wake the waiter after each poll.
+    :param woken: the job as it is known now; None when the waiter has to ask for itself.
     """
 
     job: JobDetails
-    pauses: Iterator[float]
-    due: float
-    woken: asyncio.Future[None]
+    polls: Polls
+    every_poll: bool
+    woken: asyncio.Future[JobDetails | None]
 
-    def wake(self) -> None:
+    def wake(self, job: JobDetails | None) -> None:
         if not self.woken.done():
-            self.woken.set_result(None)
+            self.woken.set_result(job)
 
 
 class SharedJobs(Jobs):
@@ -64,7 +64,9 @@ class SharedJobs(Jobs):
         super().__init__(http)
         self._wanted: _Wanted = {}
         self._watches: set[_Watch] = set()
-        self._asked = asyncio.Event()
+        self._sooner = asyncio.Event()
+        self._sleeping_until = 0.0
+        self._gathered_at = 0.0
         self._rounds: asyncio.Task[None] | None = None
         self._next_round = 0.0
         self._get_seconds = 0.005
@@ -81,22 +83,26 @@ class SharedJobs(Jobs):
         # Everyone gets a future of their own, so that giving up costs nobody else the answer.
         answer: asyncio.Future[JobDetails] = asyncio.get_running_loop().create_future()
         if not self._wanted:
-            self._asked.set()
+            # The round starts a little later, for those who ask at the same time.
+            self._gathered_at = monotonic() + pacing.GATHER_SECONDS
+            self._be_awake_at(self._gathered_at)
         self._wanted.setdefault(submission_id, []).append(answer)
         self._start_rounds()
         return await answer
 
-    async def wait_for_news(self, job: JobDetails, pauses: Iterator[float], within: float) -> None:
+    async def wait_for_news(
+        self, job: JobDetails, polls: Polls, within: float, *, every_poll: bool = False
+    ) -> JobDetails | None:
         """Sleep until a round shows something new about a job; see :meth:`.Jobs.wait_for_news`."""
-        due = monotonic() + next(pauses)
-        watch = _Watch(job, pauses, due, asyncio.get_running_loop().create_future())
+        watch = _Watch(job, polls, every_poll, asyncio.get_running_loop().create_future())
         self._watches.add(watch)
-        self._asked.set()
+        self._be_awake_at(polls.due)
         self._start_rounds()
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within):
-                    await watch.woken
+            async with asyncio.timeout(within):
+                return await watch.woken
+        except TimeoutError:
+            return job
         finally:
             self._watches.discard(watch)
 
@@ -115,23 +121,36 @@ class SharedJobs(Jobs):
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run_rounds())
 
+    def _be_awake_at(self, moment: float) -> None:
+        """Have the next round no later than that, unless the last one was less than a second ago."""
+        if max(moment, self._next_round) < self._sleeping_until:
+            self._sooner.set()
+
     async def _run_rounds(self) -> None:
         while self._wanted or self._watches:
-            due = 0.0 if self._wanted else min(watch.due for watch in self._watches)
-            pause = max(max(due, self._next_round) - monotonic(), pacing.GATHER_SECONDS)
-            self._asked.clear()
+            await self._sleep_until_due()
+            await self._round()
+
+    async def _sleep_until_due(self) -> None:
+        while (pause := self._due() - monotonic()) > 0:
+            self._sooner.clear()
+            self._sleeping_until = monotonic() + pause
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._asked.wait()
-                    # Someone asked meanwhile, so that the next round may be due earlier.
-                    continue
-            await self._round()
+                    await self._sooner.wait()
+
+    def _due(self) -> float:
+        """When the next round starts (monotonic); now, if nobody wants one any more."""
+        moments = [watch.polls.due for watch in self._watches]
+        if self._wanted:
+            moments.append(self._gathered_at)
+        return max(self._next_round, min(moments)) if moments else 0.0
 
     async def _round(self) -> None:
         wanted = {key: futures for key, futures in self._wanted.items() if any(_unanswered(futures))}
         self._wanted, now = {}, monotonic()
         for watch in self._watches:
-            if watch.due <= now:
+            if watch.polls.due <= now:
                 wanted.setdefault(str(watch.job.submission_id), [])
         self._next_round = now + pacing.ROUND_SECONDS
         try:
@@ -147,16 +166,16 @@ class SharedJobs(Jobs):
         woken, now = 0, monotonic()
         for watch in list(self._watches):
             name = str(watch.job.submission_id)
-            job = seen.get(name)
-            if job == watch.job:
-                if watch.due <= now:
-                    watch.due = now + next(watch.pauses)
-            elif job is not None or name in wanted:
-                watch.wake()
-                self._watches.discard(watch)
-                woken += 1
-                if woken % pacing.WOKEN_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            job, is_due = seen.get(name), watch.polls.due <= now
+            if job is not None and is_due:
+                watch.polls.done()
+            if (job == watch.job and not (is_due and watch.every_poll)) or (job is None and name not in wanted):
+                continue
+            watch.wake(job)
+            self._watches.discard(watch)
+            woken += 1
+            if woken % pacing.WOKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _answer(self, wanted: _Wanted) -> Mapping[str, JobDetails]:
         """Answer those who asked, and return all jobs that were seen on the way."""

@@ -186,11 +186,48 @@ async def test_a_wait_sleeps_until_its_job_has_news(fake: FakeDashboard, monkeyp
     waits = [asyncio.create_task(wait(fake, name)) for name in names]
     await asyncio.sleep(4)
     lists = len([request for request in fake.asked("GET", PATH) if request.path == PATH])
-    # Each asked once when it began; the job that has ended was looked at again.
-    assert sorted(woken) == sorted([*names, "j0"])
+    # Each asked once when it began; the job that has ended was in the news.
+    assert sorted(woken) == sorted(names)
     assert lists >= 3
     assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
-    assert len(woken) == 2 * len(names)
+    assert sorted(woken) == sorted(names)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+async def test_an_end_is_noticed_in_the_round_that_sees_it(fake: FakeDashboard, number: int) -> None:
+    names = await submit(fake, number, ends_after=3.0)
+    started = monotonic()
+    assert set(await asyncio.gather(*(wait(fake, name) for name in names))) == {"SUCCEEDED"}
+    assert monotonic() - started < 3.0 + pacing.ROUND_SECONDS + 0.6
+    asked = len(fake.asked("GET", PATH))
+    assert asked <= (5 if number >= pacing.LIST_FROM else 5 * number)
+
+
+async def test_waits_that_keep_beginning_do_not_put_off_the_round(fake: FakeDashboard) -> None:
+    names = await submit(fake, 200, ends_after=2.0)
+    started = monotonic()
+    waits = []
+    for name in names:
+        waits.append(asyncio.create_task(wait(fake, name)))
+        await asyncio.sleep(0.03)
+        if any(task.done() for task in waits):
+            break
+    # They began 30 ms apart, for six seconds in all.
+    assert 2.0 < monotonic() - started < 4.5
+    assert set(await asyncio.gather(*waits)) == {"SUCCEEDED"}
+
+
+async def test_with_its_log_a_job_is_polled_no_more_often(fake: FakeDashboard) -> None:
+    names = await submit(fake, 1, ends_after=5.0, log=[(number / 4, b"line\n") for number in range(18)])
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        lines = Lines()
+        await wait_for_job(client, names[0], poll_interval=1.0, log=DriverLog(client, lines))
+    assert len(lines) == 18
+    polls = [request for request in fake.requests if request.path == f"{PATH}j0"]
+    reads = [request for request in fake.requests if request.path == "/api/v0/logs/file"]
+    assert 5 <= len(polls) <= 7
+    # One read for each poll but the first, when no log was there yet.
+    assert len(polls) - 2 <= len(reads) <= len(polls) + 1
 
 
 async def test_a_list_that_fails_alone_is_tried_again(fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
