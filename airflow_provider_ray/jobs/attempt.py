@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
     from airflow_provider_ray.client.api.job_spec import JobSpec
+    from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.jobs.outcome import Outcome
 
 
@@ -112,10 +113,15 @@ class Attempt:
         from airflow_provider_ray.client.jobs.submission import post
 
         submission_id = job.submission_id
-        if self.is_killed:
-            raise RuntimeError(f"The task was killed before Ray job {submission_id} was submitted.")
-        self.job = StoppableJob(job.hook, submission_id, job.record.nonce, may_arrive=True)
-        job.hook.run(lambda client: post(client, spec))
+
+        async def post_unless_killed(client: RayClient) -> None:
+            if self.is_killed:
+                raise RuntimeError(f"The task was killed before Ray job {submission_id} was submitted.")
+            await post(client, spec)
+
+        # A kill from here on stops the job, even if it arrives late.
+        self.job = StoppableJob(job.hook, submission_id, job.record.nonce, may_arrive=not self.is_killed)
+        job.hook.run(post_unless_killed)
         self.job.may_arrive = False
         self._task.log.info("Submitted Ray job %s", submission_id)
         if self.is_killed and self._cancel_on_kill:

@@ -19,7 +19,7 @@ def parse(field: str, given: int | Collection[int]) -> frozenset[int]:
     """
     from airflow_provider_ray.client.errors import RayConfigError
 
-    codes = [given] if isinstance(given, int | str) else list(given)
+    codes = list(given) if isinstance(given, Collection) and not isinstance(given, str) else [given]
     if wrong := [code for code in codes if not isinstance(code, int)]:
         raise RayConfigError(field, repr(wrong), "an exit code or a list of them, as integers")
     return frozenset(codes)

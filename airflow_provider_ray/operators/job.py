@@ -171,6 +171,8 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
         self._attempt: Attempt | None = None
+        # Airflow may call on_kill before execute, while it renders templates.
+        self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, str]:
         """Adopt an earlier attempt's job or submit one, then wait for its end here or in the triggerer."""
@@ -218,6 +220,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
 
     def on_kill(self) -> None:
         """Stop the jobs of a task that is killed while it holds a worker."""
+        self._is_killed = True
         if self._attempt is not None:
             self._attempt.kill()
 
@@ -227,6 +230,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
 
     def _begin(self, context: Context) -> Attempt:
         self._attempt = Attempt(self, context, durable=self.durable, cancel_on_kill=self.cancel_on_kill)
+        self._attempt.is_killed = self._is_killed
         return self._attempt
 
     def _spec(self, context: Context, job: CurrentJob) -> JobSpec:

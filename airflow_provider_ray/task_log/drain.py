@@ -27,7 +27,8 @@ class LogStream:
     def __init__(self, stream: io.FileIO) -> None:
         self.stream = stream
         self.written = 0
-        self._read = 0
+        # What was written before the count has to be read as well.
+        self._read = -triggerer.unread_bytes(stream)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
         self._measuring: asyncio.Task[None] | None = None

@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.compat.triggerer import looked_up
 from airflow_provider_ray.hooks.ray import RayHook
-from airflow_provider_ray.task_log.drain import has_read
+from airflow_provider_ray.task_log.drain import has_read, log_stream
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.ray_client import RayClient
@@ -55,6 +55,8 @@ class RayTrigger(BaseTrigger):
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
 
         not_before = monotonic() + pacing.EARLIEST_EVENT_SECONDS
+        # Counted from here on: a logger that is used before writes past the count.
+        log_stream()
         try:
             event = await self._wait()
         except RayError as fault:

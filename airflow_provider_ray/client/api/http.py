@@ -167,7 +167,9 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
                 text += piece
                 if len(text) > ERROR_TEXT_LIMIT:
                     break
-    return text.decode("utf-8", "replace")
+    # It becomes part of an error, and that of an event or a log.
+    said: str = sanitized(text.decode("utf-8", "replace"))
+    return said
 
 
 def decoded(text: bytes, answer: type[T]) -> T:

@@ -548,6 +548,15 @@ def test_a_task_that_was_killed_while_it_prepared_submits_nothing(
     assert not dashboard.jobs
 
 
+def test_a_task_that_was_killed_before_it_began_submits_nothing(dashboard: FakeDashboard, context: Any) -> None:
+    """Airflow's handler for SIGTERM is there while templates are rendered."""
+    task = operator()
+    task.on_kill()
+    with pytest.raises(RuntimeError, match="killed before"):
+        task.execute(context)
+    assert not dashboard.jobs
+
+
 def test_an_earlier_connection_that_is_gone_does_not_block_the_task(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -717,6 +726,8 @@ def test_without_durable_a_retry_has_an_id_of_its_own(dashboard: FakeDashboard, 
     [
         ({"skip_on_exit_code": "99"}, "skip_on_exit_code: got .*99"),
         ({"fail_on_exit_code": [1, None]}, "fail_on_exit_code: got .*None"),
+        ({"fail_on_exit_code": None}, "fail_on_exit_code: got .*None"),
+        ({"skip_on_exit_code": 1.0}, r"skip_on_exit_code: got .*1\.0"),
         ({"stop_grace": 0}, "stop_grace: got 0"),
         ({"startup_timeout": -1}, "startup_timeout: got -1"),
         ({"stop_grace": 5, "runtime_env": {"env_vars": ["A"]}}, "env_vars"),

@@ -149,6 +149,16 @@ def test_nothing_in_an_event_ends_the_triggerer(dashboard: FakeDashboard) -> Non
     assert events[1]["fault"] == ["RayServeDeployFailed", "Serve application 'app': DEPLOY_FAILED\nab ?"]
 
 
+def test_nothing_in_an_error_of_a_cluster_ends_the_triggerer(dashboard: FakeDashboard) -> None:
+    dashboard.fail(503, path="/api/version", times=1000, text="busy\0now")
+    watching = RayClusterTrigger(
+        conn_ids=["ray_default"], room={}, required=1, poll_interval=0.1, end_time=time() + 0.5
+    )
+    event = asyncio.run(first_event(watching))
+    assert (event["event"], event["required"]) == ("timed_out", 1)
+    assert event["waiting"]["ray_default"].endswith("503: busynow")
+
+
 @pytest.mark.parametrize("can_be_read", [True, False])
 def test_what_a_trigger_logs_has_been_read_before_it_fires(
     dashboard: FakeDashboard,
