@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.cli.cli_config import (
+from airflow_provider_ray.compat.cli_config import (
     ARG_OUTPUT,
     ARG_VERBOSE,
     ActionCommand,

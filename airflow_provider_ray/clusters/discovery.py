@@ -12,8 +12,8 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import Variable
-from airflow.sdk.exceptions import AirflowException
 
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.labels import EXAMPLE, parse_labels

@@ -1,7 +1,7 @@
-"""Undocumented parts of Airflow's command line.
+"""What the commands of Airflow's command line run with.
 
-Providers may add commands (the key ``cli`` of provider_info), but what to build them from is not documented (3.3).
-Delete when it is, or when Airflow's ``airflowctl`` takes commands of providers.
+None of it is documented for providers (Airflow 3.3). Delete when it is, or when Airflow's ``airflowctl`` takes
+commands of providers.
 """
 
 from __future__ import annotations

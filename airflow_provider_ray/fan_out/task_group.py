@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import TaskGroup, get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.clusters.quorum import check_wanted, how_many

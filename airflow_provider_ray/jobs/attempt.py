@@ -107,7 +107,8 @@ class Attempt:
 
         :param spec: the job, with everything uploaded that it needs.
         :raises RayJobInterrupted: when the task was killed meanwhile; the job has been asked to stop.
-        :raises RayRequestError: when the cluster refuses the job, or is not available for two minutes.
+        :raises RayRequestError: when the cluster refuses the job, or is unavailable for longer than ``[ray]
+            fault_budget``.
         """
         from airflow_provider_ray.client.errors import RayJobInterrupted
         from airflow_provider_ray.client.jobs.submission import post
