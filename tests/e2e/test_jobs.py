@@ -197,7 +197,7 @@ def test_a_deferred_task_holds_no_slot(trigger: Trigger) -> None:
         ("ray_local_1", True, "1 of 1 nodes alive, no authentication"),
         ("ray_local_3", True, "1 of 1 nodes alive, token accepted"),
         ("wrong_token", False, "403"),
-        ("not_a_dashboard", False, "no Ray"),
+        ("not_a_dashboard", False, "Ray never returns here"),
     ],
 )
 def test_the_connection_test_of_the_form(airflow: AirflowStack, conn_id: str, status: bool, message: str) -> None:
