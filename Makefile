@@ -27,7 +27,7 @@ help:
 	@echo 'make test             unit tests with coverage, contract tests, and one end-to-end run of each kind (minutes)'
 	@echo 'make test-unit        only the tests that start neither Ray nor Airflow'
 	@echo 'make test-all         make test and make test-rest'
-	@echo 'make test-rest        what make test leaves out: the faults, the browser, Ray 2.49, the processing job'
+	@echo 'make test-rest        what make test leaves out: quicker fault tests, the browser, Ray 2.49, the processing job'
 	@echo 'make chaos            the complete fault suite; rewrites docs/reliability.md'
 	@echo
 	@echo 'make check            all static checks: lint, types and imports'
