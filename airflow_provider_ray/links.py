@@ -21,7 +21,7 @@ class RayJobLink(BaseOperatorLink):
     """Link to the job's page in Ray's dashboard.
 
     The operator writes the XCom as soon as the submission id is known, so the link works while the job runs. Airflow
-    asks for the link again after each worker phase and stores the answer in the same XCom, so this returns the stored
+    requests the link again after each worker phase and stores the answer in the same XCom, so this returns the stored
     value.
     """
 
@@ -47,6 +47,6 @@ class RayPictureLink(BaseOperatorLink):
         return "Ray plots"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address of the picture, whether there is one or not."""
+        """The address of the picture, whether or not there is one."""
         dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
         return f"ray/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{ti_key.map_index}/picture"

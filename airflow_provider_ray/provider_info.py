@@ -74,17 +74,21 @@ def _options() -> dict[str, Any]:
         "page_refresh": _option(
             "float",
             "3.0",
-            "Seconds between the page's requests to a cluster, and between a browser's requests to the page.",
+            "Seconds between the page's requests to a cluster, and between a browser's requests to the API server.",
         ),
-        "log_lines_per_second": _option("integer", "1000", "Maximum lines of a driver log shown per second."),
-        "log_bytes_per_second": _option("integer", "1048576", "Maximum bytes of a driver log shown per second."),
+        "log_lines_per_second": _option("integer", "1000", "Maximum number of lines of a driver log shown per second."),
+        "log_bytes_per_second": _option(
+            "integer", "1048576", "Maximum number of bytes of a driver log shown per second."
+        ),
         "log_followed_bytes": _option(
-            "integer", "33554432", "Maximum bytes shown of a driver log; after that, only its last lines."
+            "integer", "33554432", "Maximum number of bytes of a driver log shown; after that, only its last lines."
         ),
         "log_last_lines": _option(
-            "integer", "20", "Last lines of a driver log that are shown regardless of the limits."
+            "integer", "20", "Number of last lines of a driver log that are shown regardless of the limits."
         ),
-        "logs_at_once": _option("integer", "50", "Maximum driver logs of a cluster read at the same time."),
+        "logs_at_once": _option(
+            "integer", "50", "Maximum number of driver logs of a cluster that a process reads at the same time."
+        ),
     }
 
 
@@ -122,7 +126,10 @@ def _connection_fields() -> dict[str, Any]:
         ),
         "labels": _field("Labels", 'Labels that selectors match, such as {"site": "hpc", "gpu": "true"}.', "object"),
         "max_jobs": _field(
-            "Maximum concurrent jobs", "Maximum number of jobs in flight. Default: no limit.", "integer", minimum=1
+            "Maximum concurrent jobs",
+            "Tasks wait for room while this many jobs are active. Default: no limit.",
+            "integer",
+            minimum=1,
         ),
     }
 

@@ -95,7 +95,7 @@ def _overview(place: SubFigure, merged: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def _summaries(place: SubFigure, name: str, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Mean against variance for each statistic, one colour per summary."""
+    """Mean against variance for each statistic, one color per summary."""
     place.suptitle(name, fontsize=14)
     for axes, statistic in zip(place.subplots(2, 2).flat, STATISTICS, strict=True):
         axes.scatter(

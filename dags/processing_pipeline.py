@@ -83,7 +83,9 @@ def params() -> dict[str, Param]:
             description="Port of Ray Serve on the clusters. Leave empty to use the port in each connection.",
             section=serving,
         ),
-        "linger_seconds": _count(120, "Linger (s)", "Maximum time that a job serves its output.", serving, minimum=0),
+        "linger_seconds": _count(
+            120, "Linger (s)", "Maximum time for which a job serves its output.", serving, minimum=0
+        ),
     }
 
 

@@ -16,11 +16,11 @@ from processing_pipeline import fan_out, params
     doc_md="""
     ### One job, several Ray clusters
 
-    Choose clusters by connection id, and the number of tuples. Each cluster processes its share with
+    Choose the clusters, by connection id, and the number of tuples. Each cluster processes its share with
     `ray_jobs/processing`, serves the summaries with Ray Serve until they have been collected, and then ends its job.
-    The XCom of `merge` holds the answers by cluster. `draw` makes a picture of them, which its link *Ray plots* opens.
+    The XCom of `merge` holds the answers by cluster. `draw` draws a picture of them; its link *Ray plots* opens it.
 
-    No Airflow worker is held while a job runs.
+    No Airflow worker is occupied while a job runs.
     """,
 )
 def ray_processing_fan_out() -> None:

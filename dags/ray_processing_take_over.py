@@ -17,7 +17,7 @@ from processing_pipeline import fan_out, params
     ### One job, several Ray clusters, one of which may fail
 
     Runs the pipeline of `ray_processing_fan_out`. When a cluster becomes unavailable or loses its job, `replan` divides
-    its tuples over the clusters that succeeded. Every tuple is still in the merged result exactly once.
+    its tuples among the clusters that succeeded. Every tuple is still in the merged result exactly once.
     """,
 )
 def ray_processing_take_over() -> None:

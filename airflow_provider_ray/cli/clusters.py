@@ -37,7 +37,7 @@ Row = dict[str, Any]
 @action_cli(check_db=False)
 @providers_configuration_loaded
 def clusters(args: Namespace) -> None:
-    """Ask all clusters at the same time and print a row for each."""
+    """Query all clusters at the same time and print a row for each."""
     try:
         configs = _configs(args)
     except RayConfigError as error:

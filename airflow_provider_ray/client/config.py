@@ -1,4 +1,4 @@
-"""What is known about one cluster: where it is, how to prove who we are, how long to wait."""
+"""The configuration of one cluster: its address, how to authenticate, how long to wait."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ EXTRA_FIELDS = frozenset(
 class ClusterConfig:
     """Address, credentials and limits of one Ray cluster.
 
-    The environment has no say in it: RAY_ADDRESS, RAY_API_SERVER_ADDRESS and RAY_AUTH_TOKEN are never read.
+    The environment has no influence: RAY_ADDRESS, RAY_API_SERVER_ADDRESS and RAY_AUTH_TOKEN are never read.
 
     :param url: base of the dashboard, ``scheme://host[:port][/prefix]`` without a trailing slash.
     :param token: bearer token of the cluster (Ray 2.52+), None for a cluster without authentication.
-    :param auth_headers: further headers for the dashboard, such as those of a proxy in front of it.
-    :param verify: False switches TLS verification off, a path names a CA bundle.
+    :param auth_headers: additional headers for the dashboard, such as those for a proxy in front of it.
+    :param verify: False turns TLS verification off; a path names a CA bundle.
     :param client_cert: path of a client certificate (PEM), for mutual TLS.
     :param client_key: path of its key; None when the certificate file holds it.
     :param connect_timeout: seconds to wait for a connection.
@@ -59,10 +59,10 @@ class ClusterConfig:
     :param serve_url: base URL of the Serve proxy as Airflow reaches it; None derives it from the dashboard's
         host and the port that Serve reports.
     :param serve_token: bearer token for Serve. The cluster's token is never sent to Serve.
-    :param serve_auth_headers: further headers for Serve.
-    :param public_url: dashboard address for people's browsers; None means ``url``.
-    :param labels: what a selector such as ``site=hpc,gpu=true`` chooses clusters by.
-    :param max_jobs: how many jobs may be in flight on the cluster at most; None for any number.
+    :param serve_auth_headers: additional headers for Serve.
+    :param public_url: address of the dashboard for browsers; None means ``url``.
+    :param labels: labels that a selector such as ``site=hpc,gpu=true`` matches.
+    :param max_jobs: maximum number of concurrent jobs on the cluster; None for no limit.
     """
 
     url: str
@@ -90,7 +90,7 @@ class ClusterConfig:
         password: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> ClusterConfig:
-        """Build the value from the fields of a connection form; a null counts as not given.
+        """Build the value from the fields of a connection form; null counts as not given.
 
         :raises RayConfigError: naming the field, what it held and what was expected.
         """
@@ -228,7 +228,7 @@ def _count(extra: Mapping[str, Any], name: str) -> int | None:
     value = extra.get(name)
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if number is not None and (type(number) is not int or number < 1):
-        raise RayConfigError(name, repr(value), "a whole number from 1")
+        raise RayConfigError(name, repr(value), "a whole number of at least 1")
     return number
 
 
@@ -239,7 +239,7 @@ def _headers(extra: Mapping[str, Any], name: str) -> dict[str, str]:
 
 
 def check_headers(name: str, value: Any) -> None:
-    """Refuse headers that cannot be sent; the error names them, never their values.
+    """Reject headers that cannot be sent; the error names them, never their values.
 
     :raises RayConfigError: naming the field.
     """

@@ -1,4 +1,4 @@
-"""Durations as authors give them: a number of seconds or a ``timedelta``."""
+"""Durations as Dag authors give them: a number of seconds or a ``timedelta``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 ::
 
     RayError
-    ├── RayConfigError            a value in the Dag or in the connection is wrong
+    ├── RayConfigError            a value in the Dag or in the connection is invalid
     ├── RayRequestError           a request to the cluster failed
     │   ├── RayClusterUnavailable     no answer, or one that means "try later" (408, 425, 429, 5xx)
     │   ├── RayAuthError              401 or 403
@@ -107,7 +107,7 @@ class RayRequestError(RayError):
 
 
 class RayClusterUnavailable(RayRequestError):
-    """The cluster did not answer in time, or asked to try again later.
+    """The cluster did not answer in time, or answered that the request should be repeated later.
 
     :param never_sent: no connection was made, so the request cannot have had any effect.
     """
@@ -137,7 +137,7 @@ class RayNotADashboard(RayRequestError):
 
 
 class KnownJob(Protocol):
-    """What an error says about a job: a :class:`~airflow_provider_ray.client.api.models.JobDetails`."""
+    """What an error needs to know about a job: a :class:`~airflow_provider_ray.client.api.models.JobDetails`."""
 
     @property
     def submission_id(self) -> str | None:
@@ -209,7 +209,7 @@ class RayJobStopped(RayJobError):
 
 
 class RayJobInterrupted(RayJobStopped):
-    """The job was stopped because the task process was asked to exit, for example by a rolling deploy."""
+    """The job was stopped because the task process was terminated, for example by a rolling deploy."""
 
     retry_helps = True
 

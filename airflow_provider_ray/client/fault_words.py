@@ -1,4 +1,4 @@
-"""A cluster's fault in words of our own, for places where a server's words must not appear."""
+"""A cluster's fault in our own words, for places where a server's words must not appear."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ANSWERS = {
 
 
 def in_words(error: RayError | TimeoutError) -> str:
-    """What went wrong, without the request and without what a server said: it could repeat what it was sent."""
+    """What went wrong, without the request and without the server's message, which could repeat what was sent to it."""
     if isinstance(error, TimeoutError):
         return "no response in time"
     if isinstance(error, RayRequestError) and error.status is not None:

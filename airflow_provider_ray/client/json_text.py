@@ -13,7 +13,7 @@ def is_suspect(encoded: bytes) -> bool:
 def sanitized(value: Any) -> Any:
     """The same decoded JSON, with strings that contain neither NUL nor lone surrogates.
 
-    PostgreSQL refuses NUL in text and JSON, and a lone surrogate cannot be encoded for a message between Airflow's
+    PostgreSQL rejects NUL in text and JSON, and a lone surrogate cannot be encoded for a message between Airflow's
     processes; either ends a whole triggerer (Airflow 3.3.2) when it is in an event.
     """
     if isinstance(value, str):

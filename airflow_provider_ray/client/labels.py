@@ -1,4 +1,4 @@
-"""Labels of clusters: what their connections say, and what a selector asks for."""
+"""Labels of clusters: those in their connections, and those that a selector requires."""
 
 from __future__ import annotations
 

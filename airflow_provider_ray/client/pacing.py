@@ -1,4 +1,4 @@
-"""What paces requests to clusters, in one place; in seconds unless the comment gives another unit.
+"""Everything that paces requests to clusters, in one place; in seconds unless the comment gives another unit.
 
 Read them as ``pacing.NAME`` at the moment of use; a name imported from here would miss a change. Those named in
 :mod:`airflow_provider_ray.hooks.options` are options in the section ``[ray]`` of Airflow's configuration.
@@ -7,7 +7,7 @@ Read them as ``pacing.NAME`` at the moment of use; a name imported from here wou
 from __future__ import annotations
 
 # Any request (client/api/http.py, client/api/retry.py, client/api/capacity.py)
-FAULT_BUDGET_SECONDS = 120.0  # for which transient faults are retried: a head needs less to restart
+FAULT_BUDGET_SECONDS = 120.0  # for which transient faults are retried: a head needs less than that to restart
 FIRST_PAUSE_SECONDS = 1.0  # before the second try, plus a random part of up to as much; then the pauses double
 LAST_PAUSE_SECONDS = 10.0  # the longest pause between two tries, without its random part
 READ_TIMEOUTS_PER_REQUEST = 10  # read timeouts that an entire request may take: an answer that trickles in must end
@@ -66,7 +66,7 @@ EARLIEST_EVENT_SECONDS = (
     2.0  # after a trigger starts: Airflow 3.3.2 fails some tasks that resume before their worker exits
 )
 
-# A limit of jobs per cluster (client/jobs/admission.py)
+# The limit on concurrent jobs per cluster (client/jobs/admission.py)
 UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
 PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, which Ray forgets after ten minutes
 
@@ -86,9 +86,9 @@ FAILURES_TO_DISTRUST = 2  # failures in a row: one may be a hiccup, two mean tha
 # States of jobs that tasks wait for (client/sharing/shared_jobs.py, client/sharing/shared_client.py)
 ROUND_SECONDS = 1.0  # between two rounds: the end of a job is noticed a second late at most
 GATHER_SECONDS = 0.05  # by which a round is delayed, so that waits that begin together share it
-FRESH_SECONDS = 0.5  # age up to which a list also answers those who just missed it
+FRESH_SECONDS = 0.5  # age up to which a list also answers callers that just missed it
 LONGEST_PAUSE_SECONDS = 5.0  # after a slow answer: a deadline or a stop that depends on the next one must not wait long
-LIST_FROM = 4  # jobs: asking for fewer one by one is cheaper than any list
+LIST_FROM = 4  # jobs: requesting fewer one by one is cheaper than any list
 LIST_COST_SECONDS = 60.0  # age up to which the cost or failure of a list still counts
 WOKEN_AT_ONCE = 50  # waits: waking more in one go would delay everyone else in the event loop
 
@@ -96,15 +96,15 @@ WOKEN_AT_ONCE = 50  # waits: waking more in one go would delay everyone else in 
 CAPACITY_SECONDS = 2.0  # between two requests: Ray itself measures usage every five seconds
 VERSION_SECONDS = 1.0  # between two requests: a sign of life, which all waits need at once when a head restarts
 
-# Asking several clusters at once (client/clusters, clusters/selection.py)
+# Querying several clusters at once (client/clusters, clusters/selection.py)
 ANSWER_SECONDS = 10.0  # after which a cluster counts as unavailable, whatever its own timeouts are
 HICCUP_SECONDS = 2.0  # fault budget when a cluster is chosen: one reset connection does not make it unhealthy
 
-# What the page "Ray" knows of a cluster (page/cluster_watch.py, page/background.py, page/api.py)
+# What the "Ray" page knows about a cluster (page/cluster_watch.py, page/background.py, page/api.py)
 PAGE_REFRESH_SECONDS = 3.0  # between two requests to a cluster, and between two requests of a browser
 PAGE_REQUEST_SECONDS = 5.0  # longest wait for an answer, whatever the connection says
 PAGE_LONGEST_PAUSE_SECONDS = 60.0  # between two requests to a cluster that does not answer
-PAGE_IDLE_SECONDS = 15.0  # after the last request of a browser, when a cluster is no longer asked
+PAGE_IDLE_SECONDS = 15.0  # after the last request of a browser, until a cluster is no longer polled
 PAGE_CONNECTION_SECONDS = 30.0  # age up to which a connection that works is not looked up again
 PAGE_VERSION_SECONDS = 120.0  # between two requests: changes only when the head restarts
 PAGE_NODES_SECONDS = 30.0  # between two requests: nodes come and go in minutes
@@ -112,7 +112,7 @@ PAGE_USAGE_SECONDS = 10.0  # between two requests: Ray itself measures usage eve
 PAGE_JOBS_SECONDS = 6.0  # between two requests: what users watch most
 PAGE_SERVE_SECONDS = 30.0  # between two requests: applications change in minutes
 PAGE_JOB_SECONDS = 30.0  # between two requests for a job that is not in the list of active ones
-PAGE_JOBS_KEPT = 200  # jobs per cluster that are asked for one by one; the oldest are forgotten
+PAGE_JOBS_KEPT = 200  # jobs per cluster that are requested one by one; the oldest are forgotten
 
 # All clusters of the page together (page/background.py)
 PAGE_CONNECTIONS_SECONDS = 5.0  # age up to which the list of connections is reused

@@ -1,4 +1,4 @@
-"""The only place where a state is spelled (Ray 2.49-2.60: ``ray.job_submission.JobStatus``, Serve schema)."""
+"""The only place where states are spelled out (Ray 2.49-2.60: ``ray.job_submission.JobStatus``, Serve schema)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     :raises RuntimeError: when called on an event loop, which it would block.
     """
     if _is_on_loop():
-        raise RuntimeError("run_sync() blocks: on an event loop await the async function instead.")
+        raise RuntimeError("run_sync() blocks: on an event loop, await the async function instead.")
     work = _Work(function)
     try:
         # Not threading.Thread: an exception that strikes in its locks would be lost in a RuntimeError of theirs.

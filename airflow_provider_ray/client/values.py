@@ -1,4 +1,4 @@
-"""Values as authors give them: numbers, strings and JSON, checked before anything is sent."""
+"""Values as Dag authors give them: numbers, strings and JSON, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_ray.client.errors import RayConfigError
 
 
 def number(name: str, value: Any) -> float | None:
-    """An amount, also from a template that rendered to a string; None and "" mean not given.
+    """An amount, possibly from a template that was rendered to a string; None and "" mean not given.
 
     :param name: what the author calls the value, for the error.
     :raises RayConfigError: when it is not a finite number of 0 or more.
@@ -51,7 +51,7 @@ def as_json(name: str, value: Any) -> str:
 
 
 def check_strings(name: str, value: Any) -> None:
-    """Refuse what is not a dict of strings; the error names the key, not the value.
+    """Reject anything but a dict of strings; the error names the key, not the value.
 
     :raises RayConfigError: see above.
     """
@@ -71,7 +71,7 @@ def utf8(name: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise RayConfigError(name, "a lone surrogate", "text that UTF-8 can hold") from error
+        raise RayConfigError(name, "a lone surrogate", "text that UTF-8 can encode") from error
 
 
 def _check_keys(value: Any) -> None:

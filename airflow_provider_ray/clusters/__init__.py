@@ -1,1 +1,1 @@
-"""Which clusters there are, and which of them an argument means."""
+"""Which clusters there are, and which of them an argument names."""

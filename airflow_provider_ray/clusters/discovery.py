@@ -1,8 +1,8 @@
 """Which connections of type ``ray`` exist, and which of them a selector matches.
 
 A task can look up a connection by its id but cannot list connections (Airflow 3.3). A worker therefore knows the
-connections in its environment and those that the Airflow Variable ``ray_clusters`` names. Every function here blocks,
-because it asks Airflow.
+connections in its environment and those that the Airflow Variable ``ray_clusters`` names. Functions that look
+something up in Airflow block.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def select(selector: str, conn_ids: Iterable[str] | None = None, *, field: str =
 
     :param selector: such as ``site=hpc,gpu=true``.
     :param conn_ids: connections to choose from; default: the :func:`candidates`.
-    :param field: what the author calls the clusters, for the error.
+    :param field: name of the argument, for the error.
     :raises RayConfigError: when this is not a selector, or no cluster has these labels.
     """
     wanted = parse_selector(selector)

@@ -1,4 +1,4 @@
-"""All, any, or a number of several clusters."""
+"""How many of several clusters are required: all, any, or a number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_ray.client.values import whole_number
 def how_many(wanted: Any, number: int, *, field: str, what: str = "clusters") -> int:
     """How many of several clusters are enough.
 
-    :param wanted: "all", "any" or a number, also as a string.
+    :param wanted: "all", "any" or a number, which may be a string.
     :param number: how many clusters there are.
     :param field: name of the argument, for the error.
     :param what: which clusters these are, for the error.
@@ -27,7 +27,7 @@ def how_many(wanted: Any, number: int, *, field: str, what: str = "clusters") ->
 
 
 def check_wanted(wanted: Any, number: int | None, *, field: str) -> None:
-    """Refuse what :func:`how_many` cannot accept, also when the number of clusters is not known yet.
+    """Reject what :func:`how_many` cannot accept, even if the number of clusters is not known yet.
 
     :param wanted: see :func:`how_many`.
     :param number: how many clusters there are; None when that is unknown.

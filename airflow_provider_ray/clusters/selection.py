@@ -36,12 +36,12 @@ CLUSTERS_EXPECTED = (
 
 
 def resolve(given: Any, field: str = "conn_id") -> list[str]:
-    """Connection ids of the clusters that an author named.
+    """Connection ids of the clusters that a Dag author named.
 
     This is the one meaning of a cluster argument, in operators, sensors and fan-outs: a connection id, a list of them
     (also the lazy XCom of a mapped task), a comma-separated string of them, a label selector such as
-    ``site=hpc,gpu=true``, or what a template of one of these has rendered to. A selector asks Airflow for connections,
-    so call this in a run only.
+    ``site=hpc,gpu=true``, or what a template of one of these was rendered to. A selector looks connections up in
+    Airflow, so only call this in a run.
 
     :param given: the argument.
     :param field: name of the argument, for errors.
@@ -53,7 +53,7 @@ def resolve(given: Any, field: str = "conn_id") -> list[str]:
 
 
 def resolve_one(given: Any, field: str = "conn_id") -> str:
-    """Connection id of the one cluster that an author named, in any of the forms that :func:`resolve` accepts.
+    """Connection id of the one cluster that a Dag author named, in any of the forms that :func:`resolve` accepts.
 
     :raises RayConfigError: see :func:`resolve`; also when the argument stands for several clusters.
     """
@@ -63,9 +63,9 @@ def resolve_one(given: Any, field: str = "conn_id") -> str:
 
 
 def check_clusters(given: Any, field: str = "conn_id", *, one: bool = False) -> int | None:
-    """Refuse in the Dag file a cluster argument that cannot work, as far as that is known there.
+    """Reject in the Dag file a cluster argument that cannot work, as far as that is known there.
 
-    Airflow is not asked for anything: templates, XComs and the clusters that a selector stands for are left to the run.
+    Nothing is looked up in Airflow: templates, XComs and the clusters that a selector stands for are left to the run.
 
     :param given: the argument, see :func:`resolve`.
     :param field: name of the argument, for errors.
@@ -117,19 +117,19 @@ def _check_one(conn_ids: Sequence[str], given: Any, field: str) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse a strategy that does not exist; it is not a template, so call this in the Dag file.
+    """Reject a strategy that does not exist; it is not templated, so call this in the Dag file.
 
-    :raises RayConfigError: naming the strategies there are.
+    :raises RayConfigError: naming the strategies that exist.
     """
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise RayConfigError("strategy", repr(strategy), f"one of {sorted(STRATEGIES)}")
 
 
 def choose(conn_ids: Sequence[str], strategy: str, context: Context, failed_on: Sequence[str] = ()) -> RayHook:
-    """Choose the cluster for a new job. A single cluster is taken without asking whether it is healthy.
+    """Choose the cluster for a new job. A single cluster is taken without checking whether it is healthy.
 
-    Healthy is defined in :mod:`airflow_provider_ray.client.clusters.health`. All clusters are asked at the same time,
-    for at most ten seconds. A connection that does not exist is an error.
+    Healthy is defined in :mod:`airflow_provider_ray.client.clusters.health`. All clusters are queried at the same
+    time, for at most ten seconds. A connection that does not exist is an error.
 
     :param conn_ids: connections to choose from.
     :param strategy: one of ``STRATEGIES``.
@@ -150,7 +150,7 @@ def choose(conn_ids: Sequence[str], strategy: str, context: Context, failed_on: 
     # If all of them have failed, take the one whose failure is the oldest.
     fresh = [conn_id for conn_id in healthy if conn_id not in failed_on] or [min(healthy, key=failed_on.index)]
     chosen = STRATEGIES[strategy](fresh, healthy, context)
-    log.info("Chose %s of %s (%s)", chosen, ", ".join(conn_ids), strategy)
+    log.info("Chose %s from %s (%s)", chosen, ", ".join(conn_ids), strategy)
     return next(hook for hook in hooks if hook.conn_id == chosen)
 
 
@@ -175,7 +175,7 @@ def _healthy(hooks: Sequence[RayHook], strategy: str) -> Mapping[str, Capacity |
 
 
 async def _examine(client: RayClient, *, with_load: bool) -> Capacity | RayError | None:
-    """Why a cluster is unhealthy, raised or returned; of a healthy one the capacity, if that matters."""
+    """Why a cluster is unhealthy, raised or returned; for a healthy one, its capacity if that matters."""
     from airflow_provider_ray.client import pacing
     from airflow_provider_ray.client.api.retry import retrying
     from airflow_provider_ray.client.clusters.health import healthy_or_fault, why_unhealthy

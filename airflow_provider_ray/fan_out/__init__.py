@@ -1,4 +1,4 @@
-"""One job over many clusters."""
+"""One job on many clusters."""
 
 from airflow_provider_ray.fan_out.options import CallOptions, JobOptions
 from airflow_provider_ray.fan_out.plan import Shard

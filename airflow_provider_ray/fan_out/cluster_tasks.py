@@ -71,8 +71,8 @@ class ClusterTasks:
     def _tasks(self, conn_id: Any, application: Any, parameters: Any) -> list[BaseOperator]:
         """Make the tasks, and return those that ``merge`` has to follow.
 
-        Airflow fails the run for a failed task that only teardowns follow, and does not let ``merge``, which runs
-        whatever the outcome, follow a setup.
+        Airflow fails the run if a task fails that only teardowns follow, and does not allow ``merge``, which runs
+        whatever the outcome, to follow a setup.
         """
         submit = partial(RaySubmitJobOperator, task_id="submit", conn_id=conn_id, parameters=parameters)
         polling: dict[str, Any] = {"deferrable": True, "poke_interval": pacing.FAN_OUT_INTERVAL_SECONDS, "timeout": DAY}
@@ -117,7 +117,7 @@ def cluster_task_defaults(*, retry_cluster_faults: bool) -> dict[str, Any]:
     return {
         **RETRIES,
         "retry_policy": RayRetryPolicy(delay=5, cluster_faults=retry_cluster_faults),
-        # What the UI calls a mapped task instead of its number.
+        # What the UI shows for a mapped task instead of its number.
         "map_index_template": "{{ task.conn_id }}",
     }
 

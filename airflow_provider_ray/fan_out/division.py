@@ -1,4 +1,4 @@
-"""Dividing work over clusters by what they can do: pure arithmetic, the same result for the same input.
+"""Dividing work among clusters by what they can do: pure arithmetic, with the same result for the same input.
 
 Work is either a range of numbers, of which each cluster gets a piece (only offset and amount are sent), or a list of
 items with sizes. Each number and each item goes to exactly one cluster.
@@ -17,7 +17,7 @@ from airflow_provider_ray.client.errors import RayConfigError
 
 T = TypeVar("T")
 
-# Resources that any Ray cluster may have; at least one of the clusters has to know any other resource.
+# Resources that any Ray cluster may have; any other resource has to be known to at least one of the clusters.
 COMMON_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
@@ -30,7 +30,7 @@ class Piece:
 
 
 def check_weights(weights: Any) -> None:
-    """Refuse weights that nothing can be divided by.
+    """Reject weights that nothing can be divided by.
 
     :param weights: how much each resource counts, such as ``{"CPU": 0.6, "memory": 0.2, "GPU": 0.2}``.
     :raises RayConfigError: naming the weight.
@@ -50,8 +50,8 @@ def weighted_shares(
 ) -> list[float]:
     """The share of each cluster in the work. They add up to 1; all are 0 when no cluster has any of the resources.
 
-    The amount of each resource is divided by that of the cluster that has most of it, weighted, and added up. A
-    resource therefore counts by its weight, whatever its unit.
+    The amount of each resource is divided by the amount on the cluster that has the most of it; these ratios are
+    weighted and added up. A resource therefore counts by its weight, whatever its unit.
 
     :param resources: what each cluster offers: the number of CPUs and GPUs, memory in bytes.
     :param weights: how much each resource counts; the weights need not add up to 1.

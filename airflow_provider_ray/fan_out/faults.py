@@ -1,4 +1,4 @@
-"""Why a task of a fan-out has failed, kept as an XCom for the merged result."""
+"""Why a task of a fan-out failed, kept as an XCom for the merged result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an author may set for the tasks of a cluster, which are operators of this package.
+"""What a Dag author may set for the tasks of a cluster, which are operators of this package.
 
 Each class names the arguments of one operator, without those that :func:`ray_fan_out` sets itself.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class TaskOptions(TypedDict, total=False):
     """Arguments that every Airflow operator has, as ``airflow.sdk.BaseOperator`` describes them.
 
-    Those that decide about the structure of the Dag, such as ``trigger_rule``, and those that would hide a result from
-    ``merge``, such as ``do_xcom_push``, are not among them.
+    Those that affect the structure of the Dag, such as ``trigger_rule``, and those that would hide a result from
+    ``merge``, such as ``do_xcom_push``, are left out.
     """
 
     owner: str
@@ -101,7 +101,7 @@ class JobOptions(_Entrypoint, TaskOptions, total=False):
     :param startup_timeout: time after which a job that is still PENDING is stopped.
     :param timeout: time after which a job that has not ended is stopped.
     :param room_timeout: how long to wait for room on a cluster whose connection has ``max_jobs``.
-    :param fetch_logs: write the driver's log to the task log.
+    :param fetch_logs: write the driver log to the task log.
     :param skip_on_exit_code: exit codes of the driver that skip the task.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     """
@@ -156,7 +156,7 @@ class CallOptions(TaskOptions, total=False):
 
 
 def check_options(field: str, given: Any, kind: Any) -> None:
-    """Refuse arguments that the operator does not have, or that :func:`ray_fan_out` sets itself.
+    """Reject arguments that the operator does not have, or that :func:`ray_fan_out` sets itself.
 
     :param field: what the author calls the arguments.
     :param given: the arguments by name.

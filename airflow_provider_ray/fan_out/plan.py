@@ -74,8 +74,8 @@ class PlannedShard(TypedDict):
 class WithoutWork(TypedDict):
     """Clusters that got no work.
 
-    :param idle: connections of those that have nothing of what the work is divided by.
-    :param unavailable: why the others could not be asked, by connection id.
+    :param idle: connections of those that have none of the resources by which the work is divided.
+    :param unavailable: why the capacity of the others could not be read, by connection id.
     """
 
     idle: list[str]
@@ -143,11 +143,11 @@ class Participants:
     faults: Mapping[str, RayError]
 
     def shares(self, weights: Any, capacity: str) -> dict[str, float]:
-        """The share of each cluster that answers.
+        """The share of each healthy cluster.
 
         :param weights: how much each resource counts; None for equal shares.
         :param capacity: divide by ``free`` or ``total`` resources.
-        :raises RayClusterUnavailable: when no cluster answers.
+        :raises RayClusterUnavailable: when no cluster is healthy.
         :raises RayConfigError: when the weights cannot work.
         """
         if not self.capacities:
@@ -166,7 +166,7 @@ class Participants:
         return dict(zip(self.capacities, shares, strict=True))
 
     def check(self, *, allow_same_cluster: bool, serving: bool) -> None:
-        """Refuse connections that lead to the same cluster, and clusters that could answer for each other.
+        """Reject connections that lead to the same cluster, and clusters that could answer for each other.
 
         :param allow_same_cluster: accept connections that lead to the same cluster.
         :param serving: the jobs serve their answers.
@@ -184,7 +184,7 @@ class Participants:
                 raise RayConfigError("clusters", got, "a different Serve address for each cluster (serve_url)")
 
     def raise_fault(self) -> None:
-        """Raise the reason why a cluster could not be asked, if there is such a cluster."""
+        """Raise the reason why a cluster is unavailable, if there is such a cluster."""
         for fault in self.faults.values():
             raise fault
 
@@ -198,9 +198,9 @@ class Participants:
 
 
 def ask_participants(conn_ids: Sequence[str]) -> Participants:
-    """Ask the clusters of a fan-out what they have, all at the same time.
+    """Read the capacity of the clusters of a fan-out, all at the same time.
 
-    :raises RayError: when a cluster cannot be used, for a reason that waiting does not change.
+    :raises RayError: when a cluster cannot be used, for a reason that waiting will not resolve.
     """
     from airflow_provider_ray.client.clusters.health import healthy_or_fault
     from airflow_provider_ray.client.clusters.survey import survey
@@ -248,7 +248,7 @@ def replan_shards(dead: Shard, participants: Participants, shares: Mapping[str, 
 def give_up_job(conn_id: str, submission_id: str | None) -> None:
     """Stop the job of a dead shard before other clusters do its work; a job that cannot be reached counts as lost.
 
-    :raises RayJobStopping: when the job has been asked to stop and has not ended.
+    :raises RayJobStopping: when the job has not ended after a stop request.
     """
     from airflow_provider_ray.client.errors import RayJobStopping
     from airflow_provider_ray.client.jobs.waiting import stop_job

@@ -80,9 +80,9 @@ class ClusterResult(ShardResult):
 class MappedTasks:
     """The tasks of a mapped task group that have ended, one set for each shard.
 
-    :param ti: the task instance that asks Airflow.
+    :param ti: the task instance that sends the requests to Airflow.
     :param group_id: the mapped task group.
-    :param decisive: tasks that tell whether the job was submitted, answered and ended well; ``release`` does not.
+    :param decisive: tasks that show whether the job was submitted, answered and ended well; ``release`` does not.
     :param states: states of these tasks, as Airflow returns them.
     """
 
@@ -93,9 +93,9 @@ class MappedTasks:
 
     @classmethod
     def ask(cls, context: Context, group_id: str, *, serves: bool) -> MappedTasks:
-        """Ask Airflow for the states of the tasks.
+        """Request the states of the tasks from Airflow.
 
-        :param context: context of the task that asks.
+        :param context: context of the task that does so.
         :param group_id: the mapped task group.
         :param serves: whether the group has the task ``collect``.
         """
@@ -158,7 +158,7 @@ def merge(
     :param own: the outcome of each cluster's own shard.
     :param taken_over: the outcomes of the shards that clusters took over from others.
     :param idle: clusters that got no work.
-    :param unavailable: why clusters could not be asked what they have.
+    :param unavailable: why the capacity of clusters could not be read, by connection id.
     """
     merged: dict[str, ClusterResult] = {shard.conn_id: {**outcome, "taken_over": []} for shard, outcome in own}
     for conn_id in idle:

@@ -1,4 +1,4 @@
-"""One job over many clusters: a task group that divides the work, runs it everywhere and merges the answers."""
+"""One job on many clusters: a task group that divides the work, runs it everywhere and merges the answers."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def ray_fan_out(
     default_args: Mapping[str, Any] | None = None,
     group_id: str = "fan_out",
 ) -> XComArg:
-    """Divide work over clusters, run a job on each, collect what the jobs serve, and merge the answers by cluster.
+    """Divide work among clusters, run a job on each, collect what the jobs serve, and merge the answers by cluster.
 
     This makes the task group ``plan`` -> per cluster ``submit``, ``collect``, ``release`` and ``wait`` -> ``merge``.
-    The tasks of one cluster do not wait for those of another, and no worker is held while a job runs.
+    The tasks of one cluster do not wait for those of another, and no worker is occupied while a job runs.
 
     The function returns the XCom of ``merge``, which exists regardless of the policy's verdict. It holds a
     :class:`~airflow_provider_ray.fan_out.results.ClusterResult` for each connection id: ``share`` (0 to 1), ``offset``
@@ -88,9 +88,9 @@ def ray_fan_out(
     :param weights: how much each resource counts when the work is divided; None for equal shares. (templated)
     :param capacity: divide by the resources that are ``free`` when the run begins, or by the ``total``.
     :param policy: how many clusters have to succeed: ``all`` that got work, ``any``, or a number of them. (templated)
-    :param redistribute: divide the work of a cluster that became unavailable, or lost its job, over the clusters that
+    :param redistribute: divide the work of a cluster that became unavailable, or lost its job, among the clusters that
         succeeded. The work of a job that failed by itself is not repeated. Without it, and with ``policy="all"``
-        written in the Dag file, the tasks of an unavailable cluster are retried; in every other case they fail at once.
+        written in the Dag file, the tasks of an unavailable cluster are retried; otherwise they fail at once.
     :param allow_same_cluster: accept connections that lead to the same cluster.
     :param default_args: default arguments of the cluster tasks.
     :param group_id: id of the task group.
@@ -198,11 +198,11 @@ def _check_tasks(job: Any, collect: Any, release: Any) -> None:
         if given is not None:
             check_options(name, given, CallOptions)
     if release is not None and collect is None:
-        raise RayConfigError("release", "a value without collect", "a job that serves, or no release")
+        raise RayConfigError("release", "a value without collect", "collect as well, or no release")
 
 
 def _check_literals(clusters: Any, policy: Any, weights: Any) -> None:
-    """Refuse in the Dag file what is known there; templates and outputs of other tasks are known only in a run."""
+    """Check in the Dag file what is known there; templates and outputs of other tasks are only known in a run."""
     number = check_clusters(clusters, "clusters")
     if is_literal(policy):
         check_wanted(policy, number, field="policy")

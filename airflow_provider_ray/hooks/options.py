@@ -1,7 +1,7 @@
-"""The section ``[ray]`` of Airflow's configuration: what an operator of Airflow may tune.
+"""The section ``[ray]`` of Airflow's configuration: what an Airflow administrator may tune.
 
-Every option stands for a value of :mod:`airflow_provider_ray.client.pacing`, where its default and the reason stand.
-They are declared in ``provider_info``, so ``airflow config list`` and the configuration page show them.
+Every option sets a value in :mod:`airflow_provider_ray.client.pacing`, which has its default and the reason for it.
+The options are declared in ``provider_info``, so ``airflow config list`` and the configuration page show them.
 """
 
 from __future__ import annotations
@@ -56,6 +56,6 @@ def _value(option: str, default: float) -> float:
         if not 0 < value < float("inf"):
             raise ValueError
     except ValueError as error:
-        expected = "a whole number from 1" if kind is int else "a number of seconds above 0"
+        expected = "a whole number of at least 1" if kind is int else "a number of seconds above 0"
         raise RayConfigError(f"[{SECTION}] {option}", repr(text), expected) from error
     return value

@@ -72,7 +72,7 @@ class RayHook(BaseHook):
         return config
 
     def get_labels(self) -> Mapping[str, str]:
-        """Labels of the cluster, even if the connection has faults elsewhere.
+        """Labels of the cluster, even if other fields of the connection are invalid.
 
         :raises AirflowNotFoundException: when the connection does not exist.
         :raises RayConfigError: when it is of another type, or its labels are invalid.
@@ -157,7 +157,7 @@ class RayHook(BaseHook):
         return self.run(lambda client: stop_job(client, submission_id))
 
     def get_logs(self, submission_id: str) -> str:
-        """The driver's log so far. Bytes that are not UTF-8 are replaced."""
+        """The driver log so far. Bytes that are not UTF-8 are replaced."""
         from airflow_provider_ray.client.jobs.driver_log import read_log
 
         return self.run(lambda client: read_log(client, submission_id))
@@ -212,7 +212,7 @@ class RayHook(BaseHook):
 
     @contextmanager
     def _named(self, connection: Connection) -> Iterator[None]:
-        """Refuse a connection of another type, and name the connection in errors about its fields."""
+        """Reject a connection of another type, and name the connection in errors about its fields."""
         from airflow_provider_ray.client.errors import RayConfigError
 
         if connection.conn_type != self.conn_type:
@@ -226,7 +226,7 @@ class RayHook(BaseHook):
 
 
 def _secrets(config: ClusterConfig) -> list[str]:
-    """Secrets for Airflow to mask. By itself it masks the password and extras with telling names, not header values."""
+    """Secrets for Airflow to mask. On its own, it masks the password and extras by name, but no header values."""
     headers = [*config.auth_headers.values(), *config.serve_auth_headers.values()]
     return [secret for secret in (config.token, config.serve_token, *headers) if secret]
 
@@ -249,4 +249,4 @@ async def _serve_state(client: RayClient) -> str:
         return f"Serve not available ({error.status or 'no answer'})"
     if details.port is None:
         return "Serve not running"
-    return f"Serve on port {details.port} with {len(details.applications)} applications"
+    return f"Serve on port {details.port} (applications: {len(details.applications)})"

@@ -1,1 +1,1 @@
-"""The jobs of a task: what is submitted, what is remembered, and which of them an attempt has."""
+"""The jobs of a task: what is submitted, what is remembered, and which of them an attempt continues with."""

@@ -1,6 +1,6 @@
 """One attempt of a task: which job it has, and what becomes of its jobs when it fails or is killed.
 
-As long as its cluster can be reached, no job of the task is left running without anybody who watches it.
+As long as its cluster can be reached, no job of the task is left running unwatched.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class CurrentJob:
     """The job of an attempt.
 
-    :param record: what the task remembers of it.
+    :param record: what the task remembers about it.
     :param hook: its cluster, with the connection looked up.
-    :param status: its status if it was adopted; None if it is still to be submitted.
+    :param status: its status if it is resumed; None if it is still to be submitted.
     """
 
     record: TaskJob
@@ -50,12 +50,12 @@ class CurrentJob:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether the cluster has the job already."""
+        """Whether the job is that of an earlier attempt, which the cluster already has."""
         return self.status is not None
 
 
 class Attempt:
-    """The jobs that an attempt answers for: its own, and those that earlier attempts left behind.
+    """The jobs that an attempt is responsible for: its own, and those that earlier attempts left behind.
 
     :param task: the task, for its log and its retry policy.
     :param context: of the attempt.
@@ -131,13 +131,13 @@ class Attempt:
             raise RayJobInterrupted.from_message(f"Ray job {submission_id!r} {reason}")
 
     def resume(self, event: Mapping[str, Any], *, may_arrive: bool) -> RayHook:
-        """Answer for the jobs of a trigger that has fired, and return the cluster of the attempt's own.
+        """Take responsibility for the jobs of a trigger that has fired, and return the cluster of the attempt's job.
 
         :param event: of :class:`~airflow_provider_ray.triggers.job.RayJobTrigger`.
         :param may_arrive: the submission of the job may still be on its way.
         """
         hook = RayHook(event["conn_id"])
-        # Looked up now, because on_kill must not ask Airflow.
+        # Looked up now, because on_kill must not send requests to Airflow.
         hook.get_config()
         self._cluster = hook.conn_id
         self.job = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
@@ -145,17 +145,17 @@ class Attempt:
         return hook
 
     def resume_remembered(self) -> None:
-        """Answer for all jobs that the task remembers, after a trigger that failed without an event."""
+        """Take responsibility for all jobs that the task remembers, after a trigger that failed without an event."""
         earlier = EarlierJobs(self._remembered().jobs)
         self._answer_for(earlier.newest, earlier.reached[1:])
 
     def note_timeout(self, outcome: Outcome) -> None:
-        """Remember a job that was asked to stop because its time was up: no attempt adopts it."""
+        """Remember that a job got a stop request because its time was up: no attempt resumes it."""
         if outcome.is_late:
             self._change_memory(lambda job: replace(job, stopping=True))
 
     def release_job(self) -> None:
-        """Leave the job to itself: from now on no kill stops it."""
+        """Leave the job to itself: from now on, no kill stops it."""
         self.job = None
         self.stop_left_behind()
 
@@ -176,7 +176,7 @@ class Attempt:
 
     @contextmanager
     def guarding_jobs(self) -> Iterator[None]:
-        """On any fault but the end of the job itself: leave the job to the next attempt, or stop it after the last."""
+        """On any fault except the end of the job itself, leave it to the next attempt, or stop it after the last."""
         from airflow_provider_ray.client.errors import RayJobError
 
         try:
@@ -203,7 +203,7 @@ class Attempt:
         return again or memory.new_job(self._ti, chosen, submission_id, has_predecessor=has_predecessor)
 
     def _answer_for(self, own: StoppableJob | None, left_behind: Iterable[StoppableJob | None]) -> None:
-        """From now on a kill stops these jobs.
+        """From now on, a kill stops these jobs.
 
         :param own: that of the attempt, if it may exist.
         :param left_behind: those of earlier attempts that may be active.

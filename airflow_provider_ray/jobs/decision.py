@@ -1,8 +1,8 @@
-"""What an attempt does about the jobs of earlier attempts: adopt one, stop some first, submit another, or give up.
+"""What an attempt does about the jobs of earlier attempts: resume one, stop some first, submit another, or give up.
 
-:func:`decide` is pure. It sees what the task remembers and what the clusters say, and names the next step; the attempt
-takes that step and asks again, until there is a job to adopt or to submit. The tables in docs/operators.md describe
-the result.
+:func:`decide` is pure. It gets what the task remembers and what the clusters report, and returns the next step; the
+attempt takes that step and calls it again, until there is a job to resume or to submit. The tables in docs/operators.md
+describe the result.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class SeenJob:
     """A job of an earlier attempt.
 
-    :param job: what the task remembers of it.
-    :param known: what the cluster says of it; None if the cluster certainly has no such job, or with ``fault``.
-    :param fault: why the cluster could not be asked.
-    :param asked_to_stop: this attempt has asked the job to stop.
+    :param job: what the task remembers about it.
+    :param known: what the cluster reports about it; None if the cluster certainly has no such job, or with ``fault``.
+    :param fault: why the job could not be looked up.
+    :param asked_to_stop: this attempt has sent a stop request for it.
     """
 
     job: TaskJob
@@ -52,9 +52,9 @@ class SeenJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt:
-    """Continue with a job that is active or has succeeded.
+    """Resume a job that is active or has succeeded.
 
-    :param job: what the task remembers of it.
+    :param job: what the task remembers about it.
     :param status: its status on the cluster.
     """
 
@@ -64,7 +64,7 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopFirst:
-    """Ask these jobs to stop, then decide again.
+    """Send stop requests for these jobs, then decide again.
 
     :param wait: wait for their end, because another job is about to be submitted.
     """
@@ -87,7 +87,7 @@ class Submit:
 class GiveUp:
     """Fail the attempt; the next one decides again.
 
-    :param job: the job in the way: its cluster could not be asked (``job.fault``), or it did not stop in time.
+    :param job: the job in the way: it could not be looked up (``job.fault``), or it did not stop in time.
     """
 
     job: SeenJob
@@ -98,7 +98,7 @@ Step: TypeAlias = Adopt | StopFirst | Submit | GiveUp
 
 @dataclass(frozen=True, slots=True)
 class CurrentAttempt:
-    """What decides about earlier jobs, beside these jobs.
+    """What the decision depends on, besides the earlier jobs.
 
     :param clusters: connections it may use.
     :param max_tries: its ``max_tries``; a clear changes it.
@@ -115,7 +115,7 @@ class CurrentAttempt:
         return job.conn_id in self.clusters and job.max_tries == self.max_tries and not job.stopping
 
     def wants(self, seen: SeenJob) -> bool:
-        """Whether the attempt may adopt the job, or submit it if it never arrived."""
+        """Whether the attempt may resume the job, or submit it if it never arrived."""
         return self.owns(seen) and not seen.job.lost
 
     def can_run(self, seen: SeenJob) -> bool:
@@ -126,10 +126,10 @@ class CurrentAttempt:
 def decide(seen: Sequence[SeenJob], current: CurrentAttempt) -> Step:
     """The next step of an attempt.
 
-    A job that has succeeded is the result, whichever attempt submitted it; otherwise an active one is adopted. Jobs
-    that are not adopted are stopped. Before anything is submitted, the jobs of a cleared task and those past their
-    timeout have ended; nobody waits for the end of a lost job. A task with one cluster needs its answer; a task with
-    several passes over a cluster that is away.
+    A job that has succeeded is the result, whichever attempt submitted it; otherwise an active one is resumed. Jobs
+    that are not resumed are stopped. Before anything is submitted, the jobs of a cleared task and those past their
+    timeout must have ended; the end of a lost job is not waited for. A task with one cluster needs its answer; a task
+    with several skips a cluster that is unavailable.
 
     :param seen: the jobs of earlier attempts, the newest first.
     """
@@ -150,7 +150,7 @@ def decide(seen: Sequence[SeenJob], current: CurrentAttempt) -> Step:
 
 
 def resubmission(conn_id: str, seen: Sequence[SeenJob], current: CurrentAttempt) -> TaskJob | None:
-    """The job whose id a submission to a chosen cluster uses again: one that may be there, or never arrived.
+    """The job whose id a submission to a chosen cluster reuses: one that may be there, or never arrived.
 
     :func:`decide` only resubmits the newest job, and before a cluster is chosen; this is for a cluster that was chosen
     although it failed the attempt, or did not answer in time.

@@ -41,7 +41,7 @@ class JobDefinition:
         """What is submitted.
 
         :param submission_id: id of the job.
-        :param stamps: metadata that the author's does not override.
+        :param stamps: metadata that the author's metadata cannot override.
         :raises RayConfigError: when a field cannot work.
         """
         from airflow_provider_ray.client.api.job_spec import JobSpec, command
@@ -72,7 +72,7 @@ class JobDefinition:
 
 
 def log_spec(log: Logger, spec: JobSpec) -> None:
-    """Write what is submitted to the task log, folded and without the values of env_vars."""
+    """Write what is submitted to the task log, in a collapsed group and without the values of env_vars."""
     log.info("::group::Ray job %s", spec.submission_id)
     for name, value in spec.to_json().items():
         shown = HiddenRuntimeEnv(value) if name == "runtime_env" else value
@@ -95,7 +95,7 @@ class HiddenRuntimeEnv(UserDict[str, Any]):
 
 
 def hidden(runtime_env: Any) -> HiddenRuntimeEnv | None:
-    """A rendered runtime_env for Airflow to store; values whose names tell that they are secret are masked in logs.
+    """A rendered runtime_env for Airflow to store; values whose names suggest a secret are masked in logs.
 
     :raises RayConfigError: when it is not a dict.
     """

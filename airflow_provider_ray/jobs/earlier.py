@@ -1,4 +1,4 @@
-"""The jobs of earlier attempts: looking at them, and taking the steps that a decision about them names."""
+"""The jobs of earlier attempts: looking them up, and taking the steps that the decision about them names."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class EarlierJobs:
     """Jobs that earlier attempts of a task have remembered.
 
-    A job whose connection does not exist any more, or cannot work, is out of reach: it stays remembered and decides
-    nothing.
+    A job whose connection no longer exists, or cannot work, is out of reach: it stays remembered and does not influence
+    the decision.
 
     :param remembered: the jobs, the newest first.
     """
@@ -51,7 +51,7 @@ class EarlierJobs:
 
     @property
     def newest(self) -> StoppableJob | None:
-        """What stops the newest of them that was reached."""
+        """What stops the newest job that was reached."""
         return next(iter(self.reached), None)
 
     @property
@@ -66,14 +66,14 @@ class EarlierJobs:
     def check_connections(self, clusters: Collection[str]) -> None:
         """Refuse to decide while a connection that this attempt uses cannot be looked up.
 
-        A secrets backend that fails looks as if there were no such connection; no job is forgotten for that.
+        A failing secrets backend looks as if there were no such connection; no job must be forgotten because of that.
         """
         for job in self.out_of_reach:
             if job.conn_id in clusters:
                 RayHook(job.conn_id).get_config()
 
     def look_and_stop(self, current: CurrentAttempt) -> Adopt | Submit:
-        """Look at the jobs, stop those that have to be stopped, and say how the attempt continues.
+        """Look the jobs up, stop those that have to be stopped, and return how the attempt continues.
 
         :raises RayRequestError: when the newest job cannot be looked up.
         :raises RayJobStopping: when a job that has to end before another is submitted has not stopped yet.
@@ -90,11 +90,11 @@ class EarlierJobs:
         return resubmission(conn_id, self._seen, current)
 
     def left_behind(self, own: TaskJob | None, current: CurrentAttempt) -> list[TaskJob]:
-        """Jobs beside the attempt's own that are or may become active, the newest first."""
+        """Jobs other than the attempt's own that are or may become active, the newest first."""
         return [each.job for each in self._seen if each.job is not own and current.can_run(each)]
 
     def _look(self, current: CurrentAttempt) -> list[SeenJob]:
-        """Ask all clusters at the same time; only the newest job of a task with one cluster is worth a long wait."""
+        """Query all clusters at the same time; only the newest job of a task with one cluster is worth a long wait."""
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
         from airflow_provider_ray.client.jobs.submission import find

@@ -15,8 +15,8 @@ from airflow_provider_ray.compat.tasks import get_fernet
 def encrypt(spec: Mapping[str, Any]) -> str:
     """Encrypt what is submitted, as ``env_vars`` may hold secrets.
 
-    Airflow 3.3.2 stores the arguments of a trigger as they are, though the column is called ``encrypted_kwargs``. Where
-    the Fernet key is set to nothing, as for connections, nothing is encrypted.
+    Airflow 3.3.2 stores the arguments of a trigger as they are, although the column is called ``encrypted_kwargs``. If
+    the Fernet key is empty, nothing is encrypted, as with connections.
 
     :raises RayConfigError: when ``[core] fernet_key`` is not a valid key.
     """

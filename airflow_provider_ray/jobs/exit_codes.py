@@ -26,7 +26,7 @@ def parse(field: str, given: int | Collection[int]) -> frozenset[int]:
 
 
 def raise_for(error: RayJobFailed, *, skip: Collection[int], fail: Collection[int]) -> None:
-    """Say to Airflow what the exit code of a failed job means; nothing when it is none of these.
+    """Tell Airflow what the exit code of a failed job means; do nothing if it is none of these.
 
     :param skip: codes that skip the task.
     :param fail: codes that fail it without a retry.

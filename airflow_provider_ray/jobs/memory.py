@@ -40,10 +40,10 @@ class TaskJob:
 
     :param conn_id: connection of the cluster.
     :param submission_id: id of the job.
-    :param nonce: random text in the job's metadata, which tells it from another job under the same id.
+    :param nonce: random text in the job's metadata, which distinguishes it from another job with the same id.
     :param max_tries: the task's ``max_tries`` when the id was chosen.
-    :param stopping: the job was asked to stop because its time was up, so no attempt adopts it.
-    :param lost: the job was given up as lost, so no attempt adopts it or waits for its end.
+    :param stopping: the job got a stop request because its time was up, so no attempt resumes it.
+    :param lost: the job was given up as lost, so no attempt resumes it or waits for its end.
     """
 
     conn_id: str
@@ -54,7 +54,7 @@ class TaskJob:
     lost: bool = False
 
     def metadata(self, ti: RuntimeTaskInstanceProtocol) -> dict[str, str]:
-        """The entries in the job's metadata by which its task finds it; the same for all attempts that adopt it."""
+        """The entries in the job's metadata by which its task finds it; the same for all attempts that resume it."""
         from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 
         return {**stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index), NONCE_KEY: self.nonce}
@@ -62,7 +62,7 @@ class TaskJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What a task instance knows from its earlier attempts.
+    """What a task instance remembers of its earlier attempts.
 
     :param jobs: those that may be active or have succeeded, the newest first.
     :param failed_on: connections whose cluster failed an attempt, the latest last; other clusters are preferred.

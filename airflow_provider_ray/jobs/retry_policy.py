@@ -1,4 +1,4 @@
-"""Which errors a retry can help against."""
+"""Which errors a retry can help with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RayRetryPolicy(RetryPolicy):
-    """Retry infrastructure faults with growing delays, and fail at once where another attempt would end the same way.
+    """Retry infrastructure failures with growing delays, and fail at once if another attempt would end the same way.
 
     For ``retry_policy=`` of operators and sensors, or in a Dag's ``default_args``. Errors that do not come from this
     package follow the task's own ``retries`` and ``retry_delay``. No policy can exceed ``retries``.

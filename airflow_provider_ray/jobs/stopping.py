@@ -1,4 +1,4 @@
-"""Stopping jobs that a task answers for."""
+"""Stopping jobs that a task is responsible for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ NOT_STOPPED = "has not stopped yet after a stop request; the next attempt checks
 
 @dataclass(slots=True)
 class StoppableJob:
-    """A job under an id, if it has this nonce; another job under the same id is left alone.
+    """A job with an id, if it has this nonce; another job with the same id is left alone.
 
-    :param hook: the job's cluster. Its connection has been looked up, since a task that is killed must not ask Airflow.
+    :param hook: the job's cluster. Its connection has been looked up, since a task that is being killed must not send
+        requests to Airflow.
     :param submission_id: id of the job.
     :param nonce: text in the metadata of the job.
     :param may_arrive: its submission may still be on its way.
@@ -38,7 +39,7 @@ class StoppableJob:
 
     @classmethod
     def reach(cls, conn_id: str, submission_id: str, nonce: str) -> StoppableJob | None:
-        """The job with its connection looked up; None if the connection does not exist any more or cannot work."""
+        """The job with its connection looked up; None if the connection no longer exists or cannot work."""
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
         from airflow_provider_ray.client.errors import RayConfigError

@@ -165,7 +165,7 @@ def _plan(count: int, path: Path, options: LocalOptions) -> list[LocalCluster]:
 def _discard_dead(path: Path) -> None:
     left = load(path)
     if head.processes(left):
-        raise LocalClusterError(f"clusters in {path} are already running; take them down first")
+        raise LocalClusterError(f"clusters in {path} are already running; stop them first")
     _take_down(path, left)
 
 

@@ -35,10 +35,10 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     """Submit a job to a Ray cluster and, by default, wait for it to finish.
 
     The job's id is remembered before the job is submitted: a retry resumes a job that is still active or has
-    succeeded, and submits another one only if the earlier one failed, was stopped, or the task was cleared. Given
+    succeeded, and submits another one only if the earlier one failed or was stopped, or if the task was cleared. Given
     several clusters, a retry goes to another one if the first is unavailable or has lost the job; a job that may still
-    run there is stopped as soon as its cluster can be reached. A job whose task is killed or exceeds ``timeout`` is
-    stopped. The XCom is ``{"conn_id", "submission_id"}`` of the job whose result is used, in every mode.
+    be running there is stopped as soon as its cluster can be reached. A job whose task is killed or exceeds ``timeout``
+    is stopped. In every mode, the XCom is ``{"conn_id", "submission_id"}`` of the job whose result is used.
 
     :param entrypoint: shell command of the driver, or a list of arguments that are quoted one by one. (templated)
     :param parameters: JSON-serializable; appended to the entrypoint as one quoted argument, which a Python driver reads
@@ -60,28 +60,28 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     :param wait_for_completion: False returns once the job is submitted; nothing watches it after that.
     :param deferrable: let the triggerer submit and wait; default ``[operators] default_deferrable``. If the connection
         has ``max_jobs``, the triggerer always submits.
-    :param poll_interval: longest time between two checks of the job, in seconds or, as all durations, a ``timedelta``.
+    :param poll_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
     :param startup_timeout: seconds until a job that is still PENDING is stopped and the task fails; None for no limit,
         but Ray itself gives up after its ``RAY_JOB_START_TIMEOUT_SECONDS`` (900) as long as the head's agent runs.
     :param timeout: seconds until a job that has not ended is stopped and the task fails; None for no limit. Unlike
         ``execution_timeout`` it also holds while deferred. Waiting for room on a cluster does not count.
     :param room_timeout: seconds to wait for room on a cluster whose connection has ``max_jobs``; then the task fails,
         and nothing is submitted. None for no limit.
-    :param fetch_logs: write the driver's log to the task log while the job runs.
+    :param fetch_logs: write the driver log to the task log while the job runs.
     :param skip_on_exit_code: exit codes of the driver that skip the task instead of failing it.
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     :param cancel_on_kill: stop the job when the task is killed or marked failed or success, or its worker is
         terminated; False leaves it running, unless the task is cleared while no worker holds it: the job is then
-        stopped before there is another.
+        stopped before another one is submitted.
     :param durable: remember the job, so that a retry resumes it, and which cluster failed; False submits a new job in
         each attempt.
     :raises RayConfigError: in the Dag file, or before anything is submitted, when an argument cannot work.
     :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
         fault_budget``; when none of several clusters is healthy.
-    :raises RayTriggerError: when the triggerer could not do its part.
+    :raises RayTriggerError: when the triggerer could not submit or watch the job.
     :raises RayJobFailed: when the job failed.
-    :raises AirflowSkipException: when the driver ended with one of ``skip_on_exit_code``.
-    :raises AirflowFailException: when the driver ended with one of ``fail_on_exit_code``.
+    :raises AirflowSkipException: when the driver exited with one of ``skip_on_exit_code``.
+    :raises AirflowFailException: when the driver exited with one of ``fail_on_exit_code``.
     :raises RayJobStopped: when the job was stopped.
     :raises RayJobInterrupted: when the job was stopped because the task's process was terminated.
     :raises RayJobStopping: when an earlier job, of a cleared task or past its ``timeout``, has not stopped yet.
@@ -175,7 +175,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         self._is_killed = False
 
     def execute(self, context: Context) -> dict[str, str]:
-        """Adopt an earlier attempt's job or submit one, then wait for its end here or in the triggerer."""
+        """Resume an earlier attempt's job or submit one, then wait for its end here or in the triggerer."""
         attempt = self._begin(context)
         with attempt.guarding_jobs():
             while True:
@@ -210,7 +210,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         return self.execute(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the trigger; if that failed without an event, nobody watches the job any more."""
+        """Resume after the trigger; if it failed without an event, nothing watches the job any longer."""
         if not is_trigger_failure(next_method):
             return super().resume_execution(next_method, next_kwargs, context)
         attempt = self._begin(context)
@@ -238,7 +238,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         return definition.spec(job.submission_id, job.record.metadata(context["ti"]))
 
     def _announce(self, context: Context, job: CurrentJob) -> None:
-        """Show where the job is going to be before it can exist."""
+        """Show where the job will be before it can exist."""
         url = job.hook.get_config().job_url(job.submission_id)
         where = {memory.CONN_ID_KEY: job.hook.conn_id, memory.SUBMISSION_ID_KEY: job.submission_id}
         for key, value in {**where, RayJobLink().xcom_key: url}.items():
@@ -263,7 +263,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             XComPosition.begin(context)
         now = time()
         trigger = RayJobTrigger(
-            # Between a trigger that has submitted and a worker that resumes, nobody would watch the job.
+            # Between a trigger that has submitted and a worker that resumes, nothing would watch the job.
             role="owner" if self.wait_for_completion else "submitter",
             conn_id=job.hook.conn_id,
             submission_id=job.submission_id,
@@ -306,14 +306,14 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         )
 
     def _needs_another(self, attempt: Attempt, outcome: Outcome, *, is_adopted: bool) -> bool:
-        """Whether an adopted job was stopped by the same kill that ended the earlier attempt."""
+        """Whether a resumed job was stopped by the same kill that ended the earlier attempt."""
         if not is_adopted or not outcome.was_stopped or attempt.is_killed:
             return False
         self.log.info("The job of the earlier attempt has been stopped; this attempt submits its own")
         return True
 
     def _conclude(self, attempt: Attempt, hook: RayHook, outcome: Outcome) -> dict[str, str]:
-        """The verdict on a job that nobody watches any more."""
+        """The verdict on a job that is no longer watched."""
         from airflow_provider_ray.client.errors import RayJobFailed, RayJobInterrupted, RayJobStopped
 
         attempt.note_timeout(outcome)

@@ -37,14 +37,14 @@ class RayServeOperator(BaseOperator):
     :param method: GET, POST, PUT or DELETE. (templated)
     :param data: JSON-serializable body; None for no body. (templated)
     :param headers: additional headers; credentials belong in the connection. (templated)
-    :param submission_id: the job that is to deploy the application; waiting ends when that job ends. (templated)
+    :param submission_id: the job that should deploy the application; waiting ends when that job ends. (templated)
     :param request_timeout: limit for one call, in seconds or as a ``timedelta``.
     :param timeout: limit for waiting and repeated calls together, in seconds or as a ``timedelta``.
     :param poll_interval: longest time between two checks, in seconds or as a ``timedelta``.
     :param max_answer_bytes: largest answer accepted into XCom, in bytes; default 1 MiB.
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :raises RayConfigError: in the Dag file, or before anything is called, when an argument cannot work.
-    :raises RayServeNotReady: when the application did not answer within ``timeout``; says what was missing.
+    :raises RayServeNotReady: when the application did not answer within ``timeout``; the error says what was missing.
     :raises RayJobLost: when the cluster does not know the job named by ``submission_id``.
     :raises RayServeDeployFailed: when Ray could not deploy the application.
     :raises RayServeBadAnswer: for an error status, and for an answer that is not JSON or too large.
@@ -108,7 +108,7 @@ class RayServeOperator(BaseOperator):
 
         if fault := event["fault"]:
             raise RayError.from_json(fault)
-        # The cluster that was waited for, even if a selector stands for another one by now.
+        # The cluster that the task waited for, even if a selector matches another one by now.
         return self._call(event["conn_id"], max(event["end_time"] - time(), self.request_timeout))
 
     def _answers(self, conn_id: str) -> bool:

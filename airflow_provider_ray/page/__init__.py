@@ -1,4 +1,4 @@
-"""The page "Ray" in Airflow's UI, and the tab of that name on each task.
+"""The "Ray" page in Airflow's UI, and the tab of that name on each task.
 
 Every Airflow process loads this module, so it imports nothing that only the API server needs.
 """

@@ -1,8 +1,8 @@
-"""What a browser gets to see of a cluster: no more than the page shows.
+"""What a browser receives about a cluster: no more than the page shows.
 
-Of a job that is its id, state and times, and the task it belongs to if the user may read that Dag. Never its
-entrypoint, env_vars, other metadata or Ray's message, which hold parameters and the end of the log. No message from
-Serve either, and of a fault only our own words.
+For a job, this includes its id, state and times, and the task that it belongs to if the user may read that Dag. It
+never includes the entrypoint, env_vars, other metadata or Ray's message, which contain parameters and the end of the
+log. Messages from Serve are left out as well, and faults are described only in our own words.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def stamped_dags(watches: Collection[ClusterWatch]) -> set[str]:
 
 
 def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]) -> dict[str, Any]:
-    """Everything shown of a cluster to a user who may read its connection.
+    """Everything shown about a cluster to a user who may read its connection.
 
     :param may_stop: whether the user may stop its jobs.
     :param dags: Dags that the user may read.
@@ -67,7 +67,7 @@ def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]
 
 
 def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop: bool) -> dict[str, Any]:
-    """What is shown of a cluster to a user who may read a task that uses it: its health, and the jobs of the task.
+    """What is shown about a cluster to a user who may read a task that uses it: its health, and the jobs of the task.
 
     :param submission_id: the job that the task submitted last, or waits for.
     """
@@ -86,7 +86,7 @@ def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop
 
 
 def fault_in_words(error: Exception) -> str:
-    """A fault in words for a browser, none of them a server's."""
+    """A fault in words for a browser, none of which come from a cluster."""
     if isinstance(error, RayError | TimeoutError):
         return fault_words.in_words(error)
     if isinstance(error, AirflowNotFoundException):
@@ -120,7 +120,7 @@ def _nodes(watch: ClusterWatch) -> dict[str, int] | None:
 
 
 def _resources(watch: ClusterWatch) -> Iterator[dict[str, Any]]:
-    """Used and total of each resource, the usual ones first; used is None where it is not known."""
+    """Used and total of each resource, the usual ones first; used is None if it is unknown."""
     total = total_of(watch.nodes.value or ())
     free = free_of(total, watch.usage.current) or {}
     for name in sorted(total, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):

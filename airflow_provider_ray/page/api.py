@@ -70,7 +70,7 @@ app = FastAPI(
 
 @app.middleware("http")
 async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Forbid the browser everything that the page does not need."""
+    """Forbid the browser to do anything that the page does not need."""
     response = await call_next(request)
     for name, value in PAGE_HEADERS.items():
         response.headers.setdefault(name, value)
@@ -128,7 +128,7 @@ def task_jobs(request: Request, user: GetUserDep, task: TaskDep) -> dict[str, An
     ],
 )
 async def stop_job(request: Request, connection_id: str, submission_id: str) -> dict[str, bool]:
-    """Stop a job; ``stopped`` is false when it had already ended. Airflow's audit log records who did it."""
+    """Stop a job; ``stopped`` is false if it had already ended. Airflow's audit log records who stopped it."""
     watcher: Watcher = request.app.state.watcher
     try:
         return {"stopped": await watcher.stop_job(connection_id, submission_id)}
@@ -140,7 +140,7 @@ async def stop_job(request: Request, connection_id: str, submission_id: str) -> 
 
 @app.get(f"{TASK_PATH}/picture", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.XCOM))])
 def picture(task: TaskDep) -> Response:
-    """The PNG that a task instance has stored in its XCom ``ray_picture``, base64-encoded."""
+    """The PNG that a task instance stored in its XCom ``ray_picture``, base64-encoded."""
     found = picture_of(task)
     if isinstance(found, str):
         return PlainTextResponse(found, status.HTTP_404_NOT_FOUND)

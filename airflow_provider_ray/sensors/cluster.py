@@ -29,8 +29,8 @@ class RayClusterSensor(BaseSensorOperator):
 
     The XCom holds what is known about each cluster that meets the conditions, by connection id, in the form of
     :class:`~airflow_provider_ray.client.api.capacity.Capacity`. A value that is unknown never meets a condition. The
-    sensor keeps waiting for a cluster that does not answer, and fails at once for an invalid connection or refused
-    credentials. ``soft_fail`` skips instead of failing, except for invalid arguments and connections.
+    sensor keeps waiting for a cluster that does not answer, and fails at once for an invalid connection or rejected
+    credentials. With ``soft_fail``, the task is skipped instead, except for invalid arguments and connections.
 
     Nothing is reserved: what is free now may be taken by the time the next task starts.
 
@@ -46,7 +46,7 @@ class RayClusterSensor(BaseSensorOperator):
     :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
         not retry a sensor that timed out.
     :raises RayConfigError: in the Dag file or in a run, when an argument or a connection cannot work.
-    :raises RayRequestError: when a cluster refuses the request.
+    :raises RayRequestError: when a cluster rejects the request.
     :raises AirflowSkipException: with ``soft_fail``, instead of a failure.
     :raises AirflowSensorTimeout: when too few clusters met the conditions within ``timeout``.
     """

@@ -1,4 +1,4 @@
-"""Wait for a job that somebody else submitted."""
+"""Wait for a job that something else submitted."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class RayJobSensor(BaseSensorOperator):
     """Wait until a job has succeeded; fail if it failed or was stopped.
 
     The XCom is ``{"conn_id", "submission_id", "status", "seconds"}``. A sensor does not own the job: nothing that
-    happens to the task stops it. ``soft_fail`` skips instead of failing, whatever the job or the cluster does; a wrong
-    argument or connection still fails.
+    happens to the task stops it. With ``soft_fail``, the task is skipped instead of failing, whatever the job or the
+    cluster does; an invalid argument or connection still fails it.
 
     :param submission_id: the job. (templated)
-    :param metadata: instead of an id: what the job's metadata must contain; the newest such job counts, and the
-        sensor waits for one to appear. (templated)
+    :param metadata: instead of an id, entries that the job's metadata must contain; the newest such job counts, and
+        the sensor waits for one to appear. (templated)
     :param conn_id: connection of type ``ray``, or a label selector that only one cluster matches. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
-    :param fetch_logs: write the driver log to the task log; in the modes poke and reschedule once the job has ended.
+    :param fetch_logs: write the driver log to the task log; in poke and reschedule mode, only once the job has ended.
     :param poke_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
     :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
         not retry a sensor that timed out.
     :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
         fault_budget``.
     :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
-    :raises AirflowSkipException: with ``soft_fail``, instead of any of these but RayConfigError.
+    :raises AirflowSkipException: with ``soft_fail``, instead of any other error except RayConfigError.
     :raises RayConfigError: when neither or both of ``submission_id`` and ``metadata`` are given.
     :raises RayJobFailed: when the job failed.
     :raises RayJobStopped: when the job was stopped.
@@ -76,11 +76,11 @@ class RayJobSensor(BaseSensorOperator):
         self.fetch_logs = fetch_logs
 
     def execute(self, context: Context) -> Any:
-        """Wait in the chosen mode; deferrable only if the job has not ended yet."""
+        """Wait in the chosen mode; deferrable mode defers only if the job has not ended yet."""
         if not self.deferrable:
             return super().execute(context)
         conn_id = resolve_one(self.conn_id)
-        # What was given may be a selector, and the page wants to know which cluster it stands for.
+        # The argument may be a selector, and the page has to know which cluster it stands for.
         context["ti"].xcom_push(key=memory.CONN_ID_KEY, value=conn_id)
         outcome = self._look(conn_id, fault_budget=0)
         if outcome is None or (outcome.fault is not None and outcome.fault.transient):
@@ -90,7 +90,7 @@ class RayJobSensor(BaseSensorOperator):
         return self._result(context, conn_id, outcome)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn the trigger's event into the result or error that the other modes have."""
+        """Turn the trigger's event into the result or error of the other modes."""
         from airflow_provider_ray.client.jobs.outcome import Outcome
 
         return self._result(context, event["conn_id"], Outcome.from_json(event))

@@ -21,7 +21,7 @@ from airflow_provider_ray.compat import triggerer
 class LogStream:
     """The socket of this process, with a count of what goes through it.
 
-    :param stream: the socket as the file object that everybody writes to; its ``write`` is replaced by one that counts.
+    :param stream: the socket as the file object that loggers write to; its ``write`` is replaced by one that counts.
     """
 
     def __init__(self, stream: io.FileIO) -> None:
@@ -55,13 +55,13 @@ class LogStream:
 
     def _measure(self) -> int:
         """How far Airflow has read at least."""
-        # In this order: what is written in between would count as read.
+        # In this order, or else what is written in between would count as read.
         written = self.written
         self._read = max(self._read, written - triggerer.unread_bytes(self.stream))
         return self._read
 
     async def _keep_measuring(self) -> None:
-        """One look for everybody who waits, who may be a thousand triggers."""
+        """Measure once for all that wait, which may be a thousand triggers."""
         while self._waiting:
             await asyncio.sleep(pacing.LOG_MEASURE_SECONDS)
             read = self._measure()
@@ -90,7 +90,7 @@ async def has_read(at_most: int, within: float) -> bool:
 
     :param at_most: bytes that may be left unread.
     :param within: seconds to wait.
-    :returns: whether it has; True outside of a triggerer, where nothing stands between a trigger and its log.
+    :returns: whether it has; True outside of a triggerer, where nothing is between a trigger and its log.
     """
     stream = log_stream()
     if stream is None:

@@ -1,4 +1,4 @@
-"""How far a driver's log has been delivered, kept for the next trigger that resumes the task."""
+"""How far a driver log has been delivered, kept for the next trigger that resumes the task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY = "ray_log_position"
 class XComPosition:
     """The position as an XCom of the task, ``{"submission_id", "bytes"}``.
 
-    A fault of Airflow is logged and costs repeated lines, or the last ones if it lasts until the trigger ends.
+    A fault of Airflow is logged. Lines may then be repeated, or the last ones lost if it lasts until the trigger ends.
 
     :param task_instance: the trigger's task.
     """
@@ -38,7 +38,7 @@ class XComPosition:
         try:
             context["ti"].xcom_push(key=KEY, value={"submission_id": None, "bytes": 0})
         except Exception as error:
-            log.warning("Airflow cannot store the position in the driver's log: %s", error)
+            log.warning("Airflow cannot store the position in the driver log: %s", error)
 
     async def find(self, submission_id: str) -> int:
         """Bytes of this job's log that have been delivered, 0 when nothing is known."""

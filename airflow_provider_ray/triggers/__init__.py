@@ -1,1 +1,1 @@
-"""What waits in the triggerer."""
+"""Triggers: the part of operators and sensors that waits in the triggerer."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What happened, in an event.
+# Values of ``event`` in an event: what happened.
 SUBMITTED = "submitted"
 ENDED = "ended"
 READY = "ready"
@@ -36,8 +36,8 @@ FAULT = "fault"
 class RayTrigger(BaseTrigger):
     """Wait for something on Ray clusters and fire one event, which says in one word under ``event`` what happened.
 
-    Whatever goes wrong becomes an event as well, because a trigger that raises ends its task without the operator,
-    which alone can see to the job.
+    Any error becomes an event as well: if a trigger raises an exception, the operator, which has to take care of the
+    job, learns nothing from it.
     """
 
     # Whether the trigger has just logged something that must not be lost.
@@ -55,7 +55,7 @@ class RayTrigger(BaseTrigger):
         from airflow_provider_ray.client.errors import RayError, RayTriggerError
 
         not_before = monotonic() + pacing.EARLIEST_EVENT_SECONDS
-        # Counted from here on: a logger that is used before writes past the count.
+        # Counting starts here: a logger that was used before writes past the count.
         log_stream()
         try:
             event = await self._wait()

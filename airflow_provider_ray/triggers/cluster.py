@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class RayClusterTrigger(RayTrigger):
-    """Look at clusters until enough of them have room or the time is up, and fire one event, ``Findings`` as JSON.
+    """Check clusters until enough of them have room or the time is up, and fire one event, ``Findings`` as JSON.
 
-    The event is ``ready``, ``timed_out`` or ``fault``. The verdict on the findings is the sensor's.
+    The event is ``ready``, ``timed_out`` or ``fault``. The sensor draws the conclusion from the findings.
 
     :param conn_ids: connections of the clusters.
     :param room: what each cluster must have, a ``Room`` as JSON.
     :param required: how many clusters must have it.
-    :param poll_interval: longest time between two looks, in seconds.
+    :param poll_interval: longest time between two checks, in seconds.
     :param end_time: when to give up, in seconds since the epoch.
     """
 

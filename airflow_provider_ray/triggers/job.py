@@ -32,7 +32,7 @@ Role = Literal["owner", "submitter", "observer"]
 
 
 class Ownership(TypedDict):
-    """What a task knows of jobs that it answers for.
+    """What a task knows about the jobs that it is responsible for.
 
     :param nonce: text in the metadata of its job.
     :param left_behind: jobs of earlier attempts that may be active, ``{"conn_id", "submission_id", "nonce"}``; a kill
@@ -59,27 +59,27 @@ class Submission(TypedDict):
 
 
 class RayJobTrigger(RayTrigger):
-    """Wait until a job has ended and fire one event, an ``Outcome`` as JSON with one of the words above.
+    """Wait until a job has ended and fire one event: an ``Outcome`` as JSON, with a word for what happened.
 
     An *owner* submits the job first if it is given a submission, and stops it when its time is up, when it is given up
     as lost and when a user kills the task. A *submitter* fires as soon as it has submitted the job. An *observer*
-    waits for a job of somebody else and never stops it.
+    waits for a job that something else submitted and never stops it.
 
-    The trigger submits, and not the worker that defers, because Airflow tells nobody when a user fails a deferred
-    task before a triggerer has picked it up: a job submitted by then would run unwatched. A trigger that is restarted
-    finds the job that it submitted before.
+    The trigger submits the job, not the worker that defers, because Airflow notifies nothing when a user fails a
+    deferred task before a triggerer has picked it up: a job submitted by then would run unwatched. A trigger that
+    is restarted finds the job that it submitted before.
 
-    If the connection has ``max_jobs``, the submission waits for room; the times for the job start after that. A
-    triggerer that stops or hands the trigger over does nothing to the job. The verdict on the outcome is the
-    operator's.
+    If the connection has ``max_jobs``, the submission waits for room; the time limits of the job start after that. A
+    triggerer that stops or hands the trigger over does nothing to the job. The operator draws the conclusion from the
+    outcome.
 
-    :param role: see above.
+    :param role: owner, submitter or observer.
     :param conn_id: connection of the cluster.
     :param submission_id: the job; None for an observer that waits for the newest job with ``metadata``.
     :param metadata: what the metadata of an observed job must contain.
-    :param ownership: what makes the job ours; None for an observer.
-    :param submission: what to submit first; None if the cluster has the job already.
-    :param poll_interval: longest time between two looks, in seconds.
+    :param ownership: what the task knows about its own jobs; None for an observer.
+    :param submission: what to submit first; None if the cluster already has the job.
+    :param poll_interval: longest time between two checks, in seconds.
     :param end_time: when to give up, in seconds since the epoch; None for never. The wait for room is added to it.
     :param startup_end_time: when to give up on a job that is still PENDING, likewise.
     :param fetch_logs: write the driver log to the task log.
@@ -140,7 +140,7 @@ class RayJobTrigger(RayTrigger):
 
         ti = self.task_instance
         async with await self._client(self.conn_id) as client:
-            # Airflow may be too slow to be asked again when the task is killed.
+            # When the task is killed, Airflow may be too slow to look the connection up again.
             self._known_config = client.config
             waited = 0.0 if self.submission is None else await self._submit(client, self.submission)
             if self.role == "submitter":
@@ -166,7 +166,7 @@ class RayJobTrigger(RayTrigger):
         return self._event(FAULT, Outcome(fault=fault))
 
     def _event(self, happened: str, outcome: Outcome) -> dict[str, Any]:
-        # The end of the driver log was waited for; what was said since then was not.
+        # The trigger has waited until the driver log was read, but not for lines logged since then.
         self._has_last_lines = self.fetch_logs and not outcome.has_succeeded
         left_behind = self.ownership["left_behind"] if self.ownership else []
         adopted = self.submission is None
@@ -216,7 +216,7 @@ class RayJobTrigger(RayTrigger):
     async def _stop_unless_wanted(self) -> None:
         from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
-        # Airflow's API, which may be busy.
+        # For Airflow's API, which may be busy.
         attempts = AsyncRetrying(
             stop=stop_after_delay(pacing.TRIGGER_KILL_SECONDS / 2), wait=wait_fixed(1), reraise=True
         )
@@ -244,7 +244,7 @@ class RayJobTrigger(RayTrigger):
 
         is_own = job["submission_id"] == self.submission_id
         config = self._known_config if is_own else None
-        # A client of its own, so that no queue stands before a stop.
+        # A separate client, so that no queue delays a stop.
         async with RayClient(config or await RayHook(job["conn_id"]).aget_config()) as client:
             return await stop_job(
                 client,
@@ -279,7 +279,7 @@ def _left(moment: float | None, more: float = 0.0) -> float | None:
 def _waited(queued_at: float, job: JobDetails | None) -> float:
     """Seconds from the hand-over to the submission: now, or that of a job which an earlier trigger submitted.
 
-    The cluster's clock may be wrong; no more is believed than could be true.
+    The cluster's clock may be wrong, so the result is limited to what is possible.
     """
     now = time()
     submitted_at = job.start_time_ms / 1000 if job and job.start_time_ms else now

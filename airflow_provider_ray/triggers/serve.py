@@ -19,8 +19,8 @@ class RayServeTrigger(RayTrigger):
     :param conn_id: connection of the cluster.
     :param application: name of the application, or None.
     :param path: path below the application's route prefix, or from Serve's root.
-    :param submission_id: the job that is to deploy the application; waiting ends when the job does.
-    :param poll_interval: longest time between two looks, in seconds.
+    :param submission_id: the job that should deploy the application; waiting ends when the job does.
+    :param poll_interval: longest time between two checks, in seconds.
     :param end_time: when to give up, in seconds since the epoch.
     """
 

@@ -19,7 +19,7 @@ class Outcome:
     """What becomes of a job; times are seconds after its submission.
 
     :param ends_after: None for a job that never ends by itself.
-    :param log: the driver's log, whole or as pieces with the time at which each is written.
+    :param log: the driver log, whole or as pieces with the time at which each is written.
     :param stop_after: seconds that a stop takes, None for a job that ignores it.
     :param meanwhile: state between the start and the end.
     :param has_driver: False for a job that fails before its driver starts.

@@ -1,4 +1,4 @@
-"""What a cluster has, and what of it is free; what it does not say is unknown, and unknown is never free."""
+"""What a cluster has and how much of it is free; what it does not report is unknown, and unknown is never free."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _DECIMALS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What ``GET /api/cluster_status?format=1`` says, the text of autoscaler v1 and v2 (Ray 2.49-2.60).
+    """What ``GET /api/cluster_status?format=1`` reports, the text of autoscaler v1 and v2 (Ray 2.49-2.60).
 
     Resources by their true names; CPU and GPU in numbers, memory and object_store_memory in bytes (rounded by Ray).
 
-    :param used: what others cannot have: in use, or reserved by a placement group.
-    :param total: what the autoscaler knows of.
-    :param pending_demands: tasks, actors and placement groups that wait for resources; "1+" counts as 1.
+    :param used: what is not available to others: in use, or reserved by a placement group.
+    :param total: what the autoscaler knows about.
+    :param pending_demands: tasks, actors and placement groups that are waiting for resources; "1+" counts as 1.
     """
 
     used: Mapping[str, float]
@@ -76,16 +76,16 @@ class Capacity:
 
     :param ray_version: version of Ray on the head.
     :param python_version: version of Python on the head.
-    :param session_name: tells one start of a head from another.
+    :param session_name: identifies a cluster; changes when its head restarts without its records.
     :param head_alive: whether the head node takes jobs; a dashboard may outlive it.
     :param nodes: nodes that are alive.
     :param total: sum over the nodes that are alive.
     :param free: of ``total``, what is neither used nor reserved; a resource that is not in it is unknown. All zero
         when the head is not alive, since no job can use it.
-    :param pending_demands: tasks, actors and placement groups that wait for resources.
+    :param pending_demands: tasks, actors and placement groups that are waiting for resources.
     :param running_jobs: submissions that have started and not ended; drivers outside of the Jobs API do not count.
     :param pending_jobs: submissions that have not started.
-    :param unknown: why something is unknown, in words of our own: by ``python_version``, ``usage`` (``free`` and
+    :param unknown: why something is unknown, in our own words: by ``python_version``, ``usage`` (``free`` and
         ``pending_demands``) and ``jobs`` (``running_jobs`` and ``pending_jobs``), without those that are known.
     """
 
@@ -107,11 +107,11 @@ class Capacity:
 
 
 async def read_capacity(cluster: Cluster, submissions: Jobs) -> Capacity:
-    """Ask a cluster for all of it at the same time.
+    """Request all of it from a cluster at the same time.
 
-    :param cluster: what can be asked of the cluster itself.
-    :param submissions: what can be asked of its jobs.
-    :raises RayRequestError: when it does not tell its version or its nodes; everything else may be unknown.
+    :param cluster: requests about the cluster itself.
+    :param submissions: requests about its jobs.
+    :raises RayRequestError: when it does not report its version or its nodes; everything else may be unknown.
     """
     unknown: dict[str, str] = {}
     try:
@@ -144,7 +144,7 @@ async def read_capacity(cluster: Cluster, submissions: Jobs) -> Capacity:
 
 
 async def _second_to(version: Awaitable[object], asking: Awaitable[T]) -> T:
-    """An answer, or the fault instead; one of the version comes first, which knows whether this is Ray at all."""
+    """An answer, or the fault instead; a fault of the version comes first, as it shows whether this is Ray at all."""
     try:
         return await asking
     except RayRequestError:
@@ -194,7 +194,7 @@ def total_of(nodes: Sequence[Node]) -> Mapping[str, float]:
 
 
 def free_of(total: Mapping[str, float], usage: Usage | None) -> Mapping[str, float] | None:
-    """What of the nodes' resources is certainly free; None when nothing is known of their usage."""
+    """How much of the nodes' resources is certainly free; None when nothing is known about their usage."""
     if usage is None:
         return None
     return {
@@ -205,7 +205,7 @@ def free_of(total: Mapping[str, float], usage: Usage | None) -> Mapping[str, flo
 
 
 def _reported(whole: float, told: float) -> float:
-    """What the usage covers: a node that it does not know of yet may be in use."""
+    """What the usage covers: a node that it does not know about yet may be in use."""
     return told if told < whole * (1 - _ROUNDING) else whole
 
 

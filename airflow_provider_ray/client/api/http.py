@@ -53,7 +53,7 @@ class Http:
     :param base_url: ``scheme://host:port/prefix`` without a trailing slash.
     :param config: timeouts and TLS settings.
     :param token: bearer token for this base URL, or None.
-    :param headers: further headers for this base URL.
+    :param headers: additional headers for this base URL.
     :param token_field: where the connection holds the token, for the error that asks for one.
     """
 
@@ -104,7 +104,7 @@ class Http:
         """Send a request and return its answer, decoded and checked.
 
         :param answer: the type that the JSON must have.
-        :raises RayNotADashboard: also when the JSON has another type; says what was expected, and where.
+        :raises RayNotADashboard: also when the JSON has another type; the error says what was expected, and where.
         """
         async with self.open(method, path, **options) as response:
             text = await response.read()
@@ -118,7 +118,7 @@ class Http:
             raise RayNotADashboard(name, reason, response.status) from error
 
     async def upload(self, path: str, body: bytes) -> None:
-        """PUT bytes; the time allowed grows with their number."""
+        """PUT bytes; the time limit grows with their number."""
         seconds = self._config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._config.connect_timeout)
         # aiohttp sends a file piece by piece, but would write bytes in one go and block the event loop.

@@ -57,7 +57,7 @@ class JobSpec:
             check_strings("entrypoint_label_selector", self.entrypoint_label_selector)
 
     def to_json(self) -> dict[str, Any]:
-        """The request's body; Ray rejects unknown keys, and older servers keys that they do not know yet."""
+        """The request's body; Ray rejects unknown keys, including those that an older release does not know yet."""
         body = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
         return {name: value for name, value in plain.items() if value not in (None, {})}
@@ -85,7 +85,7 @@ def command(entrypoint: str | Sequence[str], parameters: Any = None) -> str:
 
 
 def check_submission_id(submission_id: Any) -> None:
-    """Refuse ids that Ray cannot store: they leave a PENDING record behind that nothing can delete.
+    """Reject ids that Ray cannot store: they leave a PENDING record behind that nothing can delete.
 
     :raises RayConfigError: see above.
     """
@@ -94,7 +94,7 @@ def check_submission_id(submission_id: Any) -> None:
         or len(submission_id) > SUBMISSION_ID_LIMIT
         or not _SUBMISSION_ID.fullmatch(submission_id)
     ):
-        expected = f"1 to {SUBMISSION_ID_LIMIT} of A-Z a-z 0-9 _ . - beginning with a letter or digit"
+        expected = f"1 to {SUBMISSION_ID_LIMIT} of the characters A-Z a-z 0-9 _ . -, beginning with a letter or digit"
         raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
 
 
@@ -107,7 +107,7 @@ def _check_entrypoint(entrypoint: Any) -> None:
         raise RayConfigError("entrypoint", "a NUL character", "a command without one")
     size = len(utf8("entrypoint", entrypoint))
     if size > ENTRYPOINT_LIMIT_BYTES:
-        expected = f"at most {ENTRYPOINT_LIMIT_BYTES} with the parameters; hand larger input over as a file or URI"
+        expected = f"at most {ENTRYPOINT_LIMIT_BYTES} with the parameters; pass larger input as a file or URI"
         raise RayConfigError("entrypoint", f"{size} bytes", expected)
 
 
@@ -132,5 +132,5 @@ def _check_resources(spec: JobSpec) -> None:
         raise RayConfigError("entrypoint_resources", f"{missing} without a name or an amount", "names with numbers")
     for name, amount in amounts.items():
         if isinstance(amount, str) or (name == "entrypoint_memory" and not isinstance(amount, int | None)):
-            raise RayConfigError(name, repr(amount), "a number, for memory a whole one")
+            raise RayConfigError(name, repr(amount), "a number; for memory, a whole number")
         number(name, amount)

@@ -58,7 +58,7 @@ class Jobs:
 
     @property
     def logs_are_busy(self) -> bool:
-        """Whether as many logs are being read as may be at a time; another one has to wait."""
+        """Whether the maximum number of logs is being read, so that another one has to wait."""
         return self._logs.locked()
 
     async def submit(self, spec: JobSpec) -> str:
@@ -79,8 +79,8 @@ class Jobs:
     async def active(self) -> Sequence[JobDetails]:
         """Jobs that have not ended, drivers that did not come through the Jobs API included.
 
-        Costs the cluster as much as a list of all, and us little: Ray keeps every job, with the end of its log when it
-        failed, and sends what is asked for here only.
+        This costs the cluster as much as a list of all jobs, but costs us little: Ray keeps every job, with the end of
+        its log if it failed, but sends only the active ones.
         """
         ended = [("filter_values", status) for status in (SUCCEEDED, FAILED, STOPPED)]
         filters = [pair for value in ended for pair in (("filter_keys", "status"), ("filter_predicates", "!="), value)]
@@ -96,14 +96,14 @@ class Jobs:
         :param polls: when it is polled.
         :param within: seconds to sleep at most.
         :param every_poll: return after each poll, even if the job has not changed.
-        :returns: the job as it is known now; None when the caller has to ask for it.
+        :returns: the job as it is known now; None if the caller has to request it.
         """
         due = polls.due - monotonic()
         await asyncio.sleep(min(due, within))
         return None if due <= within else job
 
     async def stop(self, submission_id: str) -> bool:
-        """Ask a job to stop; it ends later. False when it had ended already."""
+        """Ask a job to stop; it ends later. False if it had already ended."""
         return (await self._http.read("POST", _path(submission_id) + "/stop", _Stopped)).stopped
 
     async def delete(self, submission_id: str) -> None:
@@ -112,7 +112,7 @@ class Jobs:
 
     @asynccontextmanager
     async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
-        """Bytes of the driver's log so far.
+        """Bytes of the driver log so far.
 
         The state API passes invalid UTF-8 and long lines through untouched; ``/api/jobs/{id}/logs`` does not.
 
@@ -129,7 +129,7 @@ class Jobs:
 
     @asynccontextmanager
     async def log_turn(self, within: float) -> AsyncIterator[None]:
-        """One of the ``pacing.LOGS_AT_ONCE`` turns to read logs, for those who follow them.
+        """One of the ``pacing.LOGS_AT_ONCE`` turns to read logs.
 
         :param within: seconds to wait for it.
         :raises TimeoutError: when there is none in that time.

@@ -1,6 +1,6 @@
-"""What a cluster answers, as frozen values; what does not have these types and ranges is refused where it is decoded.
+"""The answers of a cluster as frozen values; an answer with other types or ranges is rejected when it is decoded.
 
-Keys that are not listed are ignored, and a state may be one that Ray has not had so far.
+Keys that are not listed are ignored, and states may be ones that Ray does not have yet.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "start_time", "end_time_ms": "end_time"}):
     """A job as ``GET /api/jobs/{id}`` describes it (Ray 2.49-2.60).
 
-    ``runtime_env`` is left out on purpose: the cluster returns env_vars in clear.
+    ``runtime_env`` is left out on purpose: the cluster returns env_vars in plain text.
 
     :param submission_id: None for a driver that did not come through the Jobs API.
     :param job_id: Ray's id of the driver, once the driver has connected.
@@ -92,7 +92,7 @@ class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "st
 
 
 class ClusterVersion(Answer, frozen=True, kw_only=True):
-    """What ``GET /api/version`` says.
+    """What ``GET /api/version`` reports.
 
     :param ray_version: version of Ray on the head node.
     :param session_name: changes when the head comes back without its records.
@@ -170,7 +170,7 @@ class ServeDetails(Answer, frozen=True, kw_only=True):
 
     @property
     def port(self) -> int | None:
-        """Port of the HTTP proxies, None when Serve does not run."""
+        """Port of the HTTP proxies, None when Serve is not running."""
         return self.http_options.port if self.http_options else None
 
     @property

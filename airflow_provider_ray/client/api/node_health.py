@@ -1,7 +1,7 @@
 """Whether a job that Ray calls RUNNING can still be running.
 
 A job's record outlives its driver when the raylet of the driver's node has died while the dashboard lives on, and when
-a head comes back with its records but without its processes (Ray 2.49-2.60). Only the node's state tells.
+a head comes back with its records but without its processes (Ray 2.49-2.60). Only the node's state shows it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class NodeHealth:
         self._has_refused = False
 
     async def why_lost(self, job: JobDetails) -> str | None:
-        """Why a job must be given up, None while there is no reason to.
+        """Why a job must be given up; None while there is no reason to.
 
         The node of its driver has to be missing or dead in two checks that began after a job was first seen on it: Ray
         may report the end first, and a node may be younger than a check. For a PENDING job it is the head node.

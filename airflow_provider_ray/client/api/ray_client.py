@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RayClient:
-    """Everything that can be asked of one cluster, grouped by resource.
+    """All requests to one cluster, grouped by resource.
 
     Nothing is sent before a method is awaited::
 

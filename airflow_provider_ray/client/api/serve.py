@@ -40,10 +40,10 @@ class Serve:
         return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails)
 
     async def base_url(self, details: ServeDetails | None = None) -> str | None:
-        """Address of Serve's proxy; None while Serve does not run and the connection does not tell.
+        """Address of Serve's proxy; None while Serve is not running and the connection does not specify it.
 
         Ray reports bind addresses and addresses inside the cluster, so the host is that of the dashboard. Port and root
-        path, which any job can set, have been checked when they were decoded.
+        path, which any job can set, were checked when they were decoded.
 
         :raises RayConfigError: when the dashboard is behind TLS, which says nothing about Serve's address.
         """
@@ -58,7 +58,7 @@ class Serve:
         return f"http://{host}:{details.port}{details.root_path.rstrip('/')}"
 
     async def routes(self, base_url: str) -> Mapping[str, str]:
-        """Routes that the proxy knows by now, route prefix -> application; asked on a connection of its own."""
+        """Routes that the proxy knows by now, route prefix -> application; requested on a separate connection."""
         return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str], headers={"Connection": "close"})
 
     async def call(
@@ -73,8 +73,8 @@ class Serve:
     ) -> Any:
         """Call a route and return the decoded JSON of its answer; None for an empty one.
 
-        :param request_timeout: limit for the entire request, in seconds or as a ``timedelta``; Ray 2.54+ is told, and
-            gives up as well.
+        :param request_timeout: limit for the entire request, in seconds or as a ``timedelta``; it is passed to
+            Ray 2.54+, which then gives up as well.
         :param max_answer_bytes: largest answer that is accepted.
         :raises RayConfigError: when the method or a header cannot be sent.
         :raises RayServeBadAnswer: for an error status, for an answer that is too large, or not the JSON that XCom can
@@ -99,7 +99,7 @@ class Serve:
 
 
 def check_request(method: str, headers: Mapping[str, str] | None) -> None:
-    """Refuse what cannot be sent.
+    """Reject a request that cannot be sent.
 
     :raises RayConfigError: naming the field.
     """

@@ -1,1 +1,1 @@
-"""Asking several clusters at once."""
+"""Querying several clusters at the same time."""

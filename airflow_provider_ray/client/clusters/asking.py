@@ -1,4 +1,4 @@
-"""Asking several clusters at the same time."""
+"""Querying several clusters at the same time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Question(Generic[T]):
 
     :param client: a client of the cluster, not yet opened.
     :param ask: sends the requests.
-    :param within: seconds after which the cluster counts as unavailable; None leaves it to the client's timeouts.
+    :param within: seconds after which the cluster counts as unavailable; None leaves that to the client's timeouts.
     """
 
     client: RayClient
@@ -29,7 +29,7 @@ class Question(Generic[T]):
     within: float | None = None
 
     async def asking(self) -> T:
-        """Open the client, ask, and close it."""
+        """Open the client, send the requests, and close it."""
         async with self.client as client:
             return await self.ask(client)
 

@@ -1,7 +1,7 @@
-"""When a cluster is healthy: the one definition for choosing, sensor, planning, command line and page.
+"""When a cluster is healthy: the one definition for choosing, the sensor, planning, the command line and the page.
 
-A healthy cluster says its version (so it is Ray and accepts our credentials), lists its nodes, and has a head node that
-is alive. Nothing else decides: its usage, its jobs, or Serve may be unknown, each for its own reason.
+A healthy cluster reports its version (so it is Ray and accepts our credentials), lists its nodes, and has a head node
+that is alive. Nothing else is considered: its usage, its jobs, or Serve may be unknown, each for its own reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Exception)
 
-# A dashboard may outlive the head node, and without that a cluster takes no jobs.
+# A dashboard may outlive the head node, but a cluster without a head node takes no jobs.
 HEAD_DEAD = "its head node is dead"
 
 
@@ -26,7 +26,7 @@ def why_unhealthy(
 ) -> E | RayClusterUnavailable | None:
     """Why a cluster is unhealthy; None when it is healthy, or when what is known so far gives no reason.
 
-    :param version: what it says about its version, or the error that came instead; None before the first answer.
+    :param version: its version, or the error that came instead; None before the first answer.
     :param nodes: the same for its nodes.
     """
     if isinstance(version, Exception):
@@ -37,7 +37,7 @@ def why_unhealthy(
 
 
 def healthy_or_fault(answer: Capacity | RayError) -> Capacity | RayError:
-    """The same for a cluster that was asked for its capacity, which includes version and nodes.
+    """The same for a cluster whose capacity was requested, which includes version and nodes.
 
     :param answer: the capacity, or the error that came instead.
     :returns: the capacity of a healthy cluster, or why it is unhealthy.

@@ -1,4 +1,4 @@
-"""Asking many clusters at the same time, and waiting until they have room.
+"""Querying many clusters at the same time, and waiting until they have room.
 
 What clusters answer becomes :class:`Findings` through :func:`find`, whether a worker or the triggerer waits.
 """
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 async def survey(configs: Mapping[str, ClusterConfig]) -> dict[str, Capacity | RayError]:
     """Capacities of many clusters, or the errors that came instead.
 
-    All are asked at the same time; one that has not answered after ``pacing.ANSWER_SECONDS`` is unavailable, whatever
-    its own timeouts are, and delays no other.
+    All are queried at the same time; one that has not answered after ``pacing.ANSWER_SECONDS`` is unavailable, whatever
+    its own timeouts are, and does not delay the others.
 
     :param configs: the clusters by connection id.
     """
@@ -41,7 +41,7 @@ async def survey(configs: Mapping[str, ClusterConfig]) -> dict[str, Capacity | R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a cluster must have to be ready, besides being healthy. What is unknown is never enough.
+    """What a cluster must have to be ready, besides being healthy. A value that is unknown is never enough.
 
     :param free_resources: what must be free, by Ray's names; memory in bytes.
     :param max_pending_jobs: how many jobs may be PENDING, None for any number.
@@ -92,7 +92,7 @@ class Findings:
 
     :param ready: capacities of the clusters that are ready, as JSON, by connection id.
     :param waiting: what the others lack, by connection id.
-    :param fault: what waiting will not mend, such as refused credentials.
+    :param fault: what waiting will not resolve, such as rejected credentials.
     """
 
     ready: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Findings:
         return "; ".join(f"{conn_id}: {lack}" for conn_id, lack in self.waiting.items())
 
     def tell(self, logger: Logger, said: str) -> str:
-        """Log what the clusters lack, unless that was logged last; returns what was logged last.
+        """Log what the clusters lack, unless that was logged last; return what was logged last.
 
         :param said: what was logged last.
         """
@@ -180,7 +180,7 @@ def find(answers: Mapping[str, Capacity | RayError], room: Room) -> Findings:
 async def wait_for_room(
     clients: Mapping[str, RayClient], room: Room, *, required: int, poll_interval: float, timeout: float, logger: Logger
 ) -> Findings:
-    """Ask clusters until enough of them are ready or the time is up, and return what was found last.
+    """Query clusters until enough of them are ready or the time is up, and return what was found last.
 
     :param clients: open clients by connection id.
     :param room: what each cluster must have.

@@ -1,8 +1,8 @@
-"""The limit of jobs in flight on a cluster: a job is submitted when there is room, in the order of arrival.
+"""The limit on concurrent jobs on a cluster: a job is submitted when there is room, in the order of arrival.
 
 The jobs in flight are those active in the cluster's list, which everyone in an event loop shares, and those admitted
 since that list was requested. So one event loop never exceeds the limit; others that submit to the same cluster at
-the same moment count for themselves.
+the same moment count separately.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ async def place(
 ) -> AsyncIterator[JobDetails | None]:
     """Wait until a cluster has room for a job, and hold its place while it is submitted inside the block.
 
-    Yields the job when it is there already, else None. All jobs count that this package submitted.
+    Yields the job if the cluster already has it, else None. All jobs that this package submitted count.
 
-    :param client: the client of all who wait for this cluster; without ``max_jobs`` there is always room.
+    :param client: the client shared by all that wait for this cluster; without ``max_jobs`` there is always room.
     :param poll_interval: longest time between two polls, in seconds; the first ones are more frequent.
     :param timeout: seconds to wait for room, None for no limit.
     :param waits: called once with the number of jobs in flight, unless there is room at once.
@@ -59,7 +59,7 @@ async def place(
 
 
 class _InFlight:
-    """Who waits for room on a cluster, and who was admitted."""
+    """The jobs that wait for room on a cluster, and those that were admitted."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -85,7 +85,7 @@ class _InFlight:
 
     @contextmanager
     def held(self, spec: JobSpec) -> Iterator[None]:
-        """Let a job count that is submitted in the block, until a list shows it."""
+        """Count a job that is submitted in the block until a list shows it."""
         try:
             yield
         except RayError:
@@ -152,7 +152,7 @@ class _InFlight:
             admission.set_result(None)
 
     async def _keep_package(self, client: RayClient, spec: JobSpec) -> None:
-        """Ask for what was uploaded for the job now and then, so that Ray does not forget it."""
+        """Request the job's uploaded package now and then, so that Ray does not forget it."""
         uri = str(spec.runtime_env.get("working_dir") or "")
         if not uri.startswith("gcs://") or self._packages.get(uri, 0.0) > monotonic():
             return

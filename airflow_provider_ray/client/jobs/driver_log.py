@@ -1,4 +1,4 @@
-"""The driver's log, relayed line by line and counted in bytes."""
+"""The driver log, relayed line by line and counted in bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAST_LINE_CHARACTERS = 1000
 
 
 class Position(Protocol):
-    """Knows the reader of the log: how far it is, and how far a log has been delivered when another process resumes."""
+    """How much of a driver log was delivered, kept for a process that resumes, and whether the reader keeps up."""
 
     async def has_read(self, at_most: int) -> bool:
         """Wait for a while until the reader has read what this process has logged.
@@ -44,10 +44,10 @@ class Position(Protocol):
 
 
 class DriverLog:
-    """Delivers each line of a driver's log once, however often it is asked.
+    """Delivers each line of a driver log once, however often :meth:`deliver` is called.
 
     A fault while reading says nothing about the job: the next read makes up for it, and the last read is retried.
-    Excess lines are omitted, which the log reports: those that arrive too fast
+    Excess lines are left out, and the log says so: those that arrive too fast
     (:class:`~airflow_provider_ray.client.jobs.log_relay.Relay`), and after ``[ray] log_followed_bytes`` all but the
     last ones.
 
@@ -69,12 +69,12 @@ class DriverLog:
         self._keeps_up = True
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
-        """Deliver the new complete lines, unless the last read was just now or too many logs are being read.
+        """Deliver the new complete lines, unless the last read was only a moment ago or too many logs are being read.
 
         :param job: the job as last seen.
         :param final: the job has ended: wait up to five minutes for a turn to read, retry a read that fails for up to
             15 seconds, warn if it still fails, and also deliver a last line without a line break.
-        :param within: seconds after which the read is broken off, None for no limit; the next one continues there.
+        :param within: seconds after which the read is cut short, None for no limit; the next one continues from there.
         """
         if job.driver_node_id is None or (monotonic() < self._next_read and not final):
             return
@@ -204,7 +204,7 @@ def _whole_characters(text: bytes) -> bytes:
 
 
 async def last_lines(client: RayClient, job: JobDetails) -> list[str]:
-    """The last lines of a driver's log, with long ones cut off; none when they cannot be read."""
+    """The last lines of a driver log, with long ones cut off; none when they cannot be read."""
     if job.driver_node_id is None:
         return []
     try:
@@ -225,7 +225,7 @@ async def _last_lines(client: RayClient, job: JobDetails) -> list[str]:
 
 
 async def read_log(client: RayClient, submission_id: str) -> str:
-    """The driver's log so far; Ray's message when the driver has not started.
+    """The driver log so far; Ray's message when the driver has not started.
 
     :raises RayNotFound: when the cluster has no such job.
     """

@@ -29,7 +29,7 @@ class Outcome:
     """What is known when waiting is over.
 
     :param job: the job as last seen; not terminal when the time was up.
-    :param log_tail: last lines of the driver's log, when the job did not succeed.
+    :param log_tail: last lines of the driver log, when the job did not succeed.
     :param fault: why the job could not be watched to its end.
     """
 
@@ -74,8 +74,8 @@ class Outcome:
         """The job, if it succeeded.
 
         :param conn_id: connection of the cluster, for the error.
-        :param config: what knows the job's page, for the error.
-        :raises RayJobError: its leaf says whether the job failed, was stopped or ran out of time.
+        :param config: the cluster, for the address of the job's page in the error.
+        :raises RayJobError: its subclass says whether the job failed, was stopped or ran out of time.
         :raises RayError: the fault that ended the watch.
         """
         if self.fault is not None:

@@ -183,7 +183,7 @@ def _too_large(root: Path, size: int, sizes: Mapping[str, int]) -> RayConfigErro
 
 @asynccontextmanager
 async def _one_at_a_time(what: str) -> AsyncIterator[None]:
-    """Hold a lock shared by all processes of this user on this host; the operating system frees it after a crash."""
+    """Hold a lock shared by all processes of this user on this host; the operating system releases it after a crash."""
     folder = Path(tempfile.gettempdir()) / f"airflow-provider-ray-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     owner = folder.lstat()

@@ -32,7 +32,7 @@ class ServeRoute:
     :param client: the cluster.
     :param application: name of the application; None when ``path`` is the complete route.
     :param path: path below the application's route prefix, or from Serve's root without an application.
-    :param submission_id: the job that is to deploy the application; waiting ends when it does.
+    :param submission_id: the job that should deploy the application; waiting ends when it does.
     """
 
     def __init__(self, client: RayClient, application: str | None, path: str, submission_id: str | None = None) -> None:
@@ -40,7 +40,7 @@ class ServeRoute:
         self._application = application
         self._path = path if path.startswith("/") else f"/{path}"
         self._submission_id = submission_id
-        self.missing = "nothing known so far"
+        self.missing = "nothing is known yet"
         self._away_since: float | None = None
         self._mixed_since: float | None = None
 
@@ -52,9 +52,9 @@ class ServeRoute:
 
         :param poll_interval: longest time between two checks, in seconds; the first ones are more frequent.
         :param timeout: seconds from now.
-        :raises RayServeNotReady: when the time is up; says what was missing last.
+        :raises RayServeNotReady: when the time is up; the error says what was missing last.
         :raises RayServeDeployFailed: when Ray could not deploy the application.
-        :raises RayServeError: when the job that is to serve has ended, or another cluster answers at this address.
+        :raises RayServeError: when the job that should serve has ended, or another cluster answers at this address.
         :raises RayJobLost: when the cluster does not know that job.
         """
         deadline = monotonic() + timeout
@@ -70,7 +70,7 @@ class ServeRoute:
         """The route's URL if it can be called now; otherwise None, and ``missing`` says why.
 
         :raises RayClusterUnavailable: when the dashboard has not answered for ``[ray] fault_budget`` seconds.
-        :raises RayJobLost: when the cluster does not know the job that is to serve.
+        :raises RayJobLost: when the cluster does not know the job that should serve.
         """
         try:
             ended = await self._ended_job()
@@ -90,8 +90,8 @@ class ServeRoute:
     async def call(self, *, poll_interval: float, timeout: float, **request: Any) -> Any:
         """Wait for the route and call it; repeat a call that did not reach the application or was turned away.
 
-        That is a connection that was never made and a 503 (at capacity, or no replica yet) at any time, a 404 while
-        the application is not running, and for a GET also a broken connection, and a 408 while it is not running.
+        This covers a connection that was never made and a 503 (at capacity, or no replica yet) at any time, a 404 while
+        the application is not running, and, for a GET, a broken connection and a 408 while it is not running.
 
         :param poll_interval: longest time between two checks, and the time between two calls, in seconds.
         :param timeout: seconds from now for waiting and repeated calls together.
@@ -120,7 +120,7 @@ class ServeRoute:
         return turned_away and await self.url() is None
 
     async def _ended_job(self) -> JobDetails | None:
-        """The job that is to deploy the application, if it has ended; what it deployed may live on."""
+        """The job that should deploy the application, if it has ended; what it deployed may live on."""
         if self._submission_id is None:
             return None
         try:
@@ -149,7 +149,7 @@ class ServeRoute:
     async def _routed(self, prefix: str, application: str | None, base_url: str | None) -> str | None:
         """A proxy learns of an application a moment after Ray calls it RUNNING."""
         if base_url is None:
-            self.missing = "Serve does not run on the cluster"
+            self.missing = "Serve is not running on the cluster"
             return None
         try:
             answers = await asyncio.gather(*(self._client.serve.routes(base_url) for _ in range(pacing.ROUTE_LOOKS)))

@@ -1,1 +1,1 @@
-"""One client and one poll per cluster for everybody in an event loop."""
+"""One client and one poll per cluster for everything in an event loop."""

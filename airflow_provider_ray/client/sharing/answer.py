@@ -1,4 +1,4 @@
-"""One answer of a cluster for all who want it: those who wait for it, and those who only show it."""
+"""One answer of a cluster for all callers: those that wait for it, and those that only show it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 class SharedAnswer(Generic[T]):
     """The last answer to a question, or the error that came instead, and when to ask again.
 
-    Those who need the answer :meth:`get` it: they wait for the same request, and giving up costs nobody else the
-    answer. Those who show it read it without waiting, while someone keeps it fresh with :meth:`refresh`. Everything
-    runs on one event loop; other threads only read.
+    Callers that need the answer :meth:`get` it: they wait for the same request, and if one gives up, the others still
+    get the answer. Callers that show it read it without waiting, while another keeps it fresh with :meth:`refresh`.
+    Everything runs on one event loop; other threads only read.
 
     :param ask: gets the answer.
     :param period: seconds from one request to the next. A slow answer is asked for less often, so that it keeps the

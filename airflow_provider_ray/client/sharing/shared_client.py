@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class SharedCluster(Cluster):
-    """What can be asked of a cluster; versions that are asked for at about the same time come from the same answer."""
+    """Requests about a cluster; versions requested at about the same time come from the same answer."""
 
     def __init__(self, http: Http) -> None:
         super().__init__(http)
-        # The longest pause is as short as the period: what is a sign of life must not be old.
+        # The longest pause is as short as the period, because a sign of life must not be old.
         self._version = SharedAnswer[ClusterVersion](
             super().version, period=pacing.VERSION_SECONDS, longest_pause=pacing.VERSION_SECONDS
         )

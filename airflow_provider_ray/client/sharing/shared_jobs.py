@@ -1,6 +1,6 @@
 """States of many jobs in few requests.
 
-However many jobs are waited for, their cluster is asked in rounds, one a second at most. A wait sleeps until a round
+However many jobs are waited for, their cluster is polled in rounds, at most one per second. A wait sleeps until a round
 shows something new about its job: waking ten thousand waits every second would keep the event loop, and the garbage
 collector behind it, busy with nothing.
 """
@@ -58,7 +58,7 @@ class _Watch:
 
 
 class SharedJobs(Jobs):
-    """Jobs of one cluster; states that are asked for at about the same time come from the same answer."""
+    """Jobs of one cluster; states requested at about the same time come from the same answer."""
 
     def __init__(self, http: Http) -> None:
         super().__init__(http)
@@ -107,7 +107,7 @@ class SharedJobs(Jobs):
             self._watches.discard(watch)
 
     async def list(self) -> Sequence[JobDetails]:
-        """Jobs of the cluster; all who ask at about the same time get the same answer, which rounds use as well."""
+        """Jobs of the cluster; all callers at about the same time get the same answer, which rounds use as well."""
         return (await self._listed.get()).jobs
 
     async def close(self) -> None:
@@ -258,5 +258,5 @@ def _refuse(futures: Iterable[asyncio.Future[JobDetails]], error: Exception) -> 
 
 
 def _unanswered(futures: Iterable[asyncio.Future[JobDetails]]) -> Iterator[asyncio.Future[JobDetails]]:
-    """Those that are still waited for."""
+    """Those that someone still waits for."""
     return (future for future in futures if not future.done())

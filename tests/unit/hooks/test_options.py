@@ -45,8 +45,8 @@ def test_an_option_holds_from_the_first_connection_on(
         ("fault_budget", "long", "a number of seconds above 0"),
         ("fault_budget", "0", "a number of seconds above 0"),
         ("refresh", "inf", "a number of seconds above 0"),
-        ("logs_at_once", "1.5", "a whole number from 1"),
-        ("log_last_lines", "-1", "a whole number from 1"),
+        ("logs_at_once", "1.5", "a whole number of at least 1"),
+        ("log_last_lines", "-1", "a whole number of at least 1"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(

@@ -127,7 +127,7 @@ def test_connection_line_of_a_healthy_cluster(dashboard: FakeDashboard) -> None:
         "Ray 2.60.0, 1 of 1 nodes alive, no authentication, Serve not running",
     )
     dashboard.deploy("demo", "/demo", {})
-    assert RayHook().test_connection()[1].endswith(f"Serve on port {dashboard.serve_port} with 1 applications")
+    assert RayHook().test_connection()[1].endswith(f"Serve on port {dashboard.serve_port} (applications: 1)")
 
 
 def test_connection_line_of_a_cluster_with_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The position in a driver's log, kept as an XCom."""
+"""The position in a driver log, kept as an XCom."""
 
 from __future__ import annotations
 

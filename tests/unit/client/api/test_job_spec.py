@@ -98,7 +98,7 @@ def test_submission_ids(submission_id: str) -> None:
     ["", "a/b", "..", ".a", "-a", "_a", "a b", "a\n", "é", "١", "x" * 201, "a%2Fb", "a?b", "a#b", None, 5, "{{ x }}"],
 )
 def test_submission_ids_that_ray_cannot_store(submission_id: Any) -> None:
-    with pytest.raises(RayConfigError, match=r"^submission_id: got .*; expected 1 to 200 of A-Z"):
+    with pytest.raises(RayConfigError, match=r"^submission_id: got .*; expected 1 to 200 of the characters A-Z"):
         JobSpec(entrypoint="true", submission_id=submission_id)
 
 

@@ -148,7 +148,7 @@ async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDa
         return str(caught.value)
 
     assert "no such application" in await missing("app")
-    assert "Serve does not run" in await missing(None, "/app")
+    assert "Serve is not running" in await missing(None, "/app")
     app = secured.deploy("app", "/app", echo, status="DEPLOYING", message="building")
     assert "status=DEPLOYING route_prefix=None building" in await missing("app")
     app.status, app.routed = "RUNNING", False
