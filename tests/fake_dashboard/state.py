@@ -69,7 +69,7 @@ class Job:
         by_itself = status == outcome.status
         return {
             "type": "SUBMISSION",
-            "job_id": None,
+            "job_id": self.body.get("job_id"),
             "submission_id": self.body["submission_id"],
             "driver_info": None,
             "status": status,

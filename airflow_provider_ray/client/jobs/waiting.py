@@ -81,7 +81,7 @@ async def _news(
     within = pacing.NODES_LOOK_SECONDS if left is None else min(left, pacing.NODES_LOOK_SECONDS)
     news = await client.jobs.wait_for_news(job, polls, within, every_poll=with_log)
     # The verdict on a job whose time is up needs its state as it is then.
-    return None if left is not None and left <= within else news
+    return None if news is job and left is not None and left <= within else news
 
 
 async def _next(client: RayClient, submission_id: str, polls: Polls, *, was_there: bool) -> JobDetails:

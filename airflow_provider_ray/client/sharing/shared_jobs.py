@@ -52,6 +52,11 @@ class _Watch:
     every_poll: bool
     woken: asyncio.Future[JobDetails | None]
 
+    @property
+    def name(self) -> str:
+        """What Ray finds the job by: drivers that did not come through the Jobs API have a job_id only."""
+        return self.job.submission_id or str(self.job.job_id)
+
     def wake(self, job: JobDetails | None) -> None:
         if not self.woken.done():
             self.woken.set_result(job)
@@ -99,12 +104,11 @@ class SharedJobs(Jobs):
         self._be_awake_at(polls.due)
         self._start_rounds()
         try:
-            async with asyncio.timeout(within):
-                return await watch.woken
-        except TimeoutError:
-            return job
+            # Unlike a timeout, this keeps what arrives in the same step of the event loop.
+            await asyncio.wait([watch.woken], timeout=within)
         finally:
             self._watches.discard(watch)
+        return watch.woken.result() if watch.woken.done() else job
 
     async def list(self) -> Sequence[JobDetails]:
         """Jobs of the cluster; all callers at about the same time get the same answer, which rounds use as well."""
@@ -151,7 +155,7 @@ class SharedJobs(Jobs):
         self._wanted, now = {}, monotonic()
         for watch in self._watches:
             if watch.polls.due <= now:
-                wanted.setdefault(str(watch.job.submission_id), [])
+                wanted.setdefault(watch.name, [])
         self._next_round = now + pacing.ROUND_SECONDS
         try:
             seen = await self._answer(wanted)
@@ -165,11 +169,10 @@ class SharedJobs(Jobs):
         """Wake those who wait for news: there is some, or their job could not be seen although a poll was due."""
         woken, now = 0, monotonic()
         for watch in list(self._watches):
-            name = str(watch.job.submission_id)
-            job, is_due = seen.get(name), watch.polls.due <= now
+            job, is_due = seen.get(watch.name), watch.polls.due <= now
             if job is not None and is_due:
                 watch.polls.done()
-            if (job == watch.job and not (is_due and watch.every_poll)) or (job is None and name not in wanted):
+            if (job == watch.job and not (is_due and watch.every_poll)) or (job is None and watch.name not in wanted):
                 continue
             watch.wake(job)
             self._watches.discard(watch)

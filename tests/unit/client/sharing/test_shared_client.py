@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import repeat
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
+import msgspec
 import pytest
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
-from airflow_provider_ray.client.api.jobs import Jobs
+from airflow_provider_ray.client.api.jobs import Jobs, Polls
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
@@ -28,6 +30,7 @@ from airflow_provider_ray.client.jobs.waiting import wait_for_job, wait_for_subm
 from airflow_provider_ray.client.sharing.shared_client import SharedClient, shared_client
 from airflow_provider_ray.client.sharing.shared_jobs import SharedJobs
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.fake_dashboard.state import Job
 from tests.lines import Lines
 
 pytestmark = pytest.mark.anyio
@@ -201,6 +204,40 @@ async def test_an_end_is_noticed_in_the_round_that_sees_it(fake: FakeDashboard, 
     assert monotonic() - started < 3.0 + pacing.ROUND_SECONDS + 0.6
     asked = len(fake.asked("GET", PATH))
     assert asked <= (5 if number >= pacing.LIST_FROM else 5 * number)
+
+
+async def test_an_end_shortly_before_the_time_is_up_is_noticed_in_the_round_that_sees_it(fake: FakeDashboard) -> None:
+    (name,) = await submit(fake, 1, ends_after=2.5)
+    started = monotonic()
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        job = await wait_for_job(client, name, poll_interval=0.2, timeout=20.0)
+    assert job.status == "SUCCEEDED"
+    assert monotonic() - started < 2.5 + pacing.ROUND_SECONDS + 0.3
+    assert len(fake.asked("GET", PATH)) <= 5
+
+
+async def test_news_in_the_moment_the_wait_ends_is_not_lost(fake: FakeDashboard) -> None:
+    (name,) = await submit(fake, 1, ends_after=None)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        jobs = client.jobs
+        assert isinstance(jobs, SharedJobs)
+        job = await jobs.get(name)
+        waits = asyncio.create_task(jobs.wait_for_news(job, Polls(repeat(60.0)), 0.2))
+        await asyncio.sleep(0.1)
+        (watch,) = jobs._watches
+        ended = msgspec.structs.replace(job, status="SUCCEEDED")
+        # Both timers are over when the event loop looks at them next.
+        asyncio.get_running_loop().call_later(0.15, watch.wake, ended)
+        sleep(0.4)
+        assert await waits == ended
+
+
+async def test_a_driver_is_polled_by_its_job_id(fake: FakeDashboard) -> None:
+    """Ray finds drivers that did not come through the Jobs API by their job_id, as they have no submission_id."""
+    driver = {"type": "DRIVER", "job_id": "01000000", "submission_id": None, "entrypoint": "python main.py"}
+    fake.jobs["01000000"] = Job(driver, Outcome(ends_after=2.5))
+    assert await wait(fake, "01000000") == "SUCCEEDED"
+    assert {request.path for request in fake.asked("GET", PATH)} == {f"{PATH}01000000"}
 
 
 async def test_waits_that_keep_beginning_do_not_put_off_the_round(fake: FakeDashboard) -> None:
