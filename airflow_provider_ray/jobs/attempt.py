@@ -68,7 +68,7 @@ class Attempt:
         self.left_behind: Sequence[StoppableJob] = ()
         self.is_killed = False
         self._task, self._context, self._ti = task, context, context["ti"]
-        self._durable, self._cancel_on_kill = durable, cancel_on_kill
+        self._cancel_on_kill = cancel_on_kill
         self._cluster: str | None = None  # connection of the cluster that the attempt depends on
         self._memory = Memory()  # without the job of the attempt
         self._store = context.get("task_state_store") if durable else None
@@ -140,8 +140,8 @@ class Attempt:
         # Looked up now, because on_kill must not send requests to Airflow.
         hook.get_config()
         self._cluster = hook.conn_id
-        self.job = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
-        self.left_behind = [found for job in event["left_behind"] if (found := StoppableJob.reach(**job))]
+        own = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
+        self._answer_for(own, [StoppableJob.reach(**job) for job in event["left_behind"]])
         return hook
 
     def resume_remembered(self) -> None:
@@ -199,23 +199,25 @@ class Attempt:
         chosen = selection.choose(current.clusters, strategy, self._context, current.failed_on).conn_id
         # A job that may be there, or never arrived, keeps its id.
         again = earlier.resubmission(chosen, current)
-        has_predecessor = earlier.exist or (not self._durable and self._ti.try_number > 1)
+        has_predecessor = earlier.exist or (self._store is None and self._ti.try_number > 1)
         return again or memory.new_job(self._ti, chosen, submission_id, has_predecessor=has_predecessor)
 
     def _answer_for(self, own: StoppableJob | None, left_behind: Iterable[StoppableJob | None]) -> None:
-        """From now on, a kill stops these jobs.
+        """From now on a kill stops these jobs; one that came before stops them now.
 
         :param own: that of the attempt, if it may exist.
         :param left_behind: those of earlier attempts that may be active.
         """
         self.job = own
         self.left_behind = [job for job in left_behind if job is not None]
+        if self.is_killed:
+            self.kill()
 
     def _leave_or_stop(self, error: Exception) -> None:
         if self.job is None and not self.left_behind:
             return
         log = self._task.log
-        is_final = not self._durable or isinstance(error, AirflowSkipException | AirflowFailException)
+        is_final = self._store is None or isinstance(error, AirflowSkipException | AirflowFailException)
         if is_final or not is_retried_after(error, self._task.retry_policy, self._context):
             if self.job is not None:
                 stop_all([(self.job, None)], log)

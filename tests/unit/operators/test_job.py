@@ -18,13 +18,14 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
-from airflow_provider_ray.client.jobs import submission
+from airflow_provider_ray.client.jobs import outcome, submission
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.attempt import CurrentJob
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.jobs.stopping import StoppableJob
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
+from airflow_provider_ray.triggers.base import FAULT
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, TaskLog, connect
 from tests.unit.deferral import first_event, rebuilt, run_deferred
@@ -557,6 +558,41 @@ def test_a_task_that_was_killed_before_it_began_submits_nothing(dashboard: FakeD
     assert not dashboard.jobs
 
 
+def test_a_kill_before_the_task_began_stops_the_job_of_the_earlier_attempt(
+    dashboard: FakeDashboard, attempts: Attempts
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=4)
+    operator(wait_for_completion=False).execute(attempts.context())
+    task = operator()
+    task.on_kill()
+    with pytest.raises(RuntimeError, match="killed before"):
+        task.execute(attempts.context(try_number=2))
+    assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
+
+
+def test_a_kill_before_the_task_resumed_stops_the_job_that_the_trigger_lost(
+    dashboard: FakeDashboard, context: Any
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    left_behind = {"conn_id": "fake", "submission_id": "older", "nonce": "n0"}
+    for name, nonce in (("mine", "n1"), ("older", "n0")):
+        RayHook().submit_job("true", submission_id=name, metadata={NONCE_KEY: nonce})
+    event = {
+        "event": FAULT,
+        "conn_id": "ray_default",
+        "submission_id": "mine",
+        "nonce": "n1",
+        "left_behind": [left_behind],
+        "adopted": True,
+        **outcome.Outcome(fault=errors.RayClusterUnavailable.from_message("away")).to_json(),
+    }
+    task = operator()
+    task.on_kill()
+    with pytest.raises(errors.RayClusterUnavailable):
+        task.execute_complete(context, event)
+    assert [job.status for job in dashboard.jobs.values()] == ["STOPPED", "STOPPED"]
+
+
 def test_an_earlier_connection_that_is_gone_does_not_block_the_task(
     dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -719,6 +755,18 @@ def test_without_durable_a_retry_has_an_id_of_its_own(dashboard: FakeDashboard, 
         with pytest.raises(errors.RayJobFailed):
             operator(durable=False, submission_id="nightly").execute(attempts.context(try_number=number))
     assert len(dashboard.jobs) == 2
+
+
+def test_without_a_store_a_job_that_no_retry_would_find_is_stopped(dashboard: FakeDashboard, context: Any) -> None:
+    del context["task_state_store"]
+    dashboard.default_outcome = Outcome(ends_after=None)
+    dashboard.fail(403, method="GET", path="/api/jobs/nightly")
+    with pytest.raises(errors.RayAuthError):
+        operator(submission_id="nightly").execute(context)
+    assert dashboard.jobs["nightly"].status == "STOPPED"
+    dashboard.default_outcome = Outcome()
+    context["ti"].try_number = 2
+    assert operator(submission_id="nightly").execute(context)["submission_id"].startswith("nightly-")
 
 
 @pytest.mark.parametrize(
