@@ -27,8 +27,6 @@ class LogStream:
     def __init__(self, stream: io.FileIO) -> None:
         self.stream = stream
         self.written = 0
-        # What was written before the count has to be read as well.
-        self._read = -triggerer.unread_bytes(stream)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._number = count()
         self._measuring: asyncio.Task[None] | None = None
@@ -54,11 +52,10 @@ class LogStream:
         return size
 
     def _measure(self) -> int:
-        """How far Airflow has read at least."""
-        # In this order, or else what is written in between would count as read.
+        """How far Airflow has read at least; not kept, since an old answer would miss what bypassed the count later."""
+        # In this order: what is written in between would count as read.
         written = self.written
-        self._read = max(self._read, written - triggerer.unread_bytes(self.stream))
-        return self._read
+        return written - triggerer.unread_bytes(self.stream)
 
     async def _keep_measuring(self) -> None:
         """Measure once for all that wait, which may be a thousand triggers."""

@@ -63,6 +63,16 @@ async def test_what_was_logged_before_the_count_began_has_to_be_read_as_well(air
     assert await has_read(0, within=0.1)
 
 
+async def test_what_bypasses_the_count_has_to_be_read_as_well(airflow_log: AirflowLog) -> None:
+    """structlog keeps the method that it has found when a logger was first used."""
+    bypass = airflow_log.stream.write
+    assert await has_read(0, within=0)
+    bypass(b"a line of a logger that is older than the count\n")
+    assert not await has_read(0, within=0.1)
+    airflow_log.read()
+    assert await has_read(0, within=0.1)
+
+
 async def test_a_trigger_waits_for_its_own_lines_and_not_for_those_that_follow(airflow_log: AirflowLog) -> None:
     """While others flood the log its socket is never empty."""
     stream, flood = log_stream(), b"x" * 999 + b"\n"
