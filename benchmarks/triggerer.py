@@ -119,7 +119,7 @@ class _Triggerer:
 
     @staticmethod
     def _delay(record: dict[str, Any]) -> float:
-        ended = re.search(r"'end_time_ms': (\d+)", str(record["result"]))
+        ended = re.search(r"'end_time': (\d+)", str(record["result"]))
         if ended is None:
             raise RuntimeError(f"An event without the end of a job: {record}")
         return _time(record) - int(ended[1]) / 1000
