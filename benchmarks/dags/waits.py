@@ -9,9 +9,9 @@ import pendulum
 from airflow.sdk import DAG, BaseOperator
 from airflow.triggers.base import StartTriggerArgs
 
-TRIGGERS = {
-    "shared": "airflow_provider_ray.triggers.job.RayJobTrigger",
-    "one request each": "benchmarks.plain_trigger.PlainTrigger",
+TRIGGERS: dict[str, tuple[str, dict[str, str]]] = {
+    "shared": ("airflow_provider_ray.triggers.job.RayJobTrigger", {"role": "observer"}),
+    "one request each": ("benchmarks.plain_trigger.PlainTrigger", {}),
 }
 JOBS = int(os.environ.get("BENCHMARK_JOBS", "0"))
 CLUSTERS = os.environ.get("BENCHMARK_CLUSTERS", "").split()
@@ -35,7 +35,7 @@ class Waiting(BaseOperator):
         )
 
 
-for way, trigger in TRIGGERS.items():
+for way, (trigger, role) in TRIGGERS.items():
     with DAG(
         f"waits_{way.replace(' ', '_')}",
         schedule=None,
@@ -49,5 +49,5 @@ for way, trigger in TRIGGERS.items():
                 Waiting(
                     task_id=f"{cluster}-{number}",
                     trigger=trigger,
-                    arguments={"conn_id": cluster, "submission_id": f"j{number}", "poll_interval": 10},
+                    arguments={"conn_id": cluster, "submission_id": f"j{number}", "poll_interval": 10, **role},
                 )
