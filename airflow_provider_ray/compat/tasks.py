@@ -48,8 +48,8 @@ class RedactsRenderedFields(BaseOperator):
     """
 
     def redact_rendered_fields(self) -> None:
-        """Change the fields in place; called once all of them are rendered."""
-        raise NotImplementedError
+        """Change the fields in place; called once all of them are rendered. Every subclass has its own."""
+        raise NotImplementedError(f"{type(self).__name__} must define redact_rendered_fields")
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Environment, seen_oids: set[int]

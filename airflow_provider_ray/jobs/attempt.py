@@ -1,4 +1,4 @@
-"""One attempt of a task: which job it has, and what becomes of its jobs when it fails or is killed.
+"""One attempt of a task: which job it has, and what happens to its jobs when it fails or is killed.
 
 As long as its cluster can be reached, no job of the task is left running unwatched.
 """

@@ -36,7 +36,10 @@ def requires_own_page(request: Request) -> None:
 
 
 def _is_own(request: Request) -> bool:
-    """Whether the browser says so: in Sec-Fetch-Site over HTTPS and on localhost, in Origin always."""
+    """Whether the request comes from a page of this Airflow.
+
+    Browsers send Sec-Fetch-Site over HTTPS and on localhost only, but Origin always.
+    """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_ray.client.api.models import ClusterVersion, Node, Rows
+from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Rows
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.http import Http
-
-# The state API's own maximum; without a limit it leaves out all nodes after the first hundred.
-NODE_LIMIT = 10_000
 
 
 class _Authentication(msgspec.Struct):
@@ -63,7 +60,7 @@ class Cluster:
 
     async def nodes(self) -> list[Node]:
         """All nodes, dead ones included."""
-        params = {"detail": "1", "limit": str(NODE_LIMIT)}
+        params = {"detail": "1", "limit": str(ROW_LIMIT)}
         return (await self._http.read("GET", "/api/v0/nodes", Rows[Node], params=params)).rows
 
     async def python_version(self) -> str:

@@ -13,16 +13,13 @@ import msgspec
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec, check_submission_id
-from airflow_provider_ray.client.api.models import JobDetails, Rows
+from airflow_provider_ray.client.api.models import ROW_LIMIT, JobDetails, Rows
 from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
 
 if TYPE_CHECKING:
     import aiohttp
 
     from airflow_provider_ray.client.api.http import Http
-
-# The state API's own maximum; without a limit it leaves out all jobs after the first hundred.
-JOB_LIMIT = 10_000
 
 
 class _Submitted(msgspec.Struct):
@@ -84,7 +81,7 @@ class Jobs:
         """
         ended = [("filter_values", status) for status in (SUCCEEDED, FAILED, STOPPED)]
         filters = [pair for value in ended for pair in (("filter_keys", "status"), ("filter_predicates", "!="), value)]
-        params = [("detail", "1"), ("limit", str(JOB_LIMIT)), *filters]
+        params = [("detail", "1"), ("limit", str(ROW_LIMIT)), *filters]
         return (await self._http.read("GET", "/api/v0/jobs", Rows[JobDetails], params=params)).rows
 
     async def wait_for_news(

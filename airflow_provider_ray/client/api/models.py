@@ -179,6 +179,10 @@ class ServeDetails(Answer, frozen=True, kw_only=True):
         return (self.http_options.root_path if self.http_options else None) or ""
 
 
+# The state API's own maximum; without a limit it leaves out all rows after the first hundred.
+ROW_LIMIT = 10_000
+
+
 class Rows(msgspec.Struct, Generic[T]):
     """A list of the state API, three levels down in its answer."""
 

@@ -47,9 +47,8 @@ class DriverLog:
     """Delivers each line of a driver log once, however often :meth:`deliver` is called.
 
     A fault while reading says nothing about the job: the next read makes up for it, and the last read is retried.
-    Excess lines are left out, and the log says so: those that arrive too fast
-    (:class:`~airflow_provider_ray.client.jobs.log_relay.Relay`), and after ``[ray] log_followed_bytes`` all but the
-    last ones.
+    Lines that arrive too fast are left out (:class:`~airflow_provider_ray.client.jobs.log_relay.Relay`), and so are all
+    but the last lines after ``[ray] log_followed_bytes``. The task log notes both.
 
     :param client: the cluster.
     :param logger: gets the lines.
