@@ -62,9 +62,7 @@ LOG_MEASURE_SECONDS = 0.02  # between two measurements of that: Airflow reads a 
 LOG_DRAIN_SECONDS = 15.0  # for Airflow to read everything before a trigger fires
 LOG_LAST_WORDS_SECONDS = 3.0  # likewise after a kill
 LOG_POSITION_SECONDS = 2.0  # for Airflow to confirm the position: a triggerer that is stopping no longer gets answers
-EARLIEST_EVENT_SECONDS = (
-    2.0  # after a trigger starts: Airflow 3.3.2 fails some tasks that resume before their worker exits
-)
+EARLIEST_EVENT_SECONDS = 2.0  # after a trigger starts: Airflow 3.3.2 fails tasks that resume before their worker exits
 
 # The limit on concurrent jobs per cluster (client/jobs/admission.py)
 UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
@@ -72,7 +70,7 @@ PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, whi
 
 # Waiting for Serve (client/serving/application.py, hooks/ray.py, fan_out/cluster_tasks.py)
 SERVE_INTERVAL_SECONDS = 2.0  # longest time between two checks of an application, if the author sets none
-ROUTE_LOOKS = 8  # checks of a route at a time, each on its own connection, as any of several proxies may answer
+ROUTE_LOOKS = 16  # before a call, each on its own connection: 1 in 32,768 times, all reach one of two proxies
 PROXIES_LEARN_SECONDS = 10.0  # for the proxies of one cluster to learn of a route one after another
 
 # The jobs of a fan-out (fan_out/cluster_tasks.py)

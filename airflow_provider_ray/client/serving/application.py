@@ -152,13 +152,17 @@ class ServeRoute:
             self.missing = "Serve is not running on the cluster"
             return None
         try:
-            answers = await asyncio.gather(*(self._client.serve.routes(base_url) for _ in range(pacing.ROUTE_LOOKS)))
+            answers = [await self._client.serve.routes(base_url)]
+            if self._is_known(answers[0], prefix, application):
+                others = (self._client.serve.routes(base_url) for _ in range(pacing.ROUTE_LOOKS - 1))
+                answers += await asyncio.gather(*others)
         except (RayClusterUnavailable, RayNotFound, RayNotADashboard) as error:
             # A proxy that is starting, or an ingress that has no Serve behind it yet.
             self.missing = str(error)
             return None
         strange = [routes for routes in answers if not self._is_known(routes, prefix, application)]
-        self._check_alone(base_url, is_mixed=0 < len(strange) < len(answers))
+        if len(answers) > 1:
+            self._check_alone(base_url, is_mixed=bool(strange))
         if strange:
             self.missing = f"the proxy at {base_url} has the routes {sorted(strange[0])}"
             return None
