@@ -181,14 +181,13 @@ async def _check_token(cluster: LocalCluster) -> None:
     raise _failure(cluster, "answers without its token; token authentication needs Ray 2.52 or newer")
 
 
-async def answers(cluster: LocalCluster) -> bool:
-    """Return whether the dashboard of the cluster answers."""
+async def answering_session(cluster: LocalCluster) -> str | None:
+    """Return the session of whatever answers at the address of the cluster; None if nothing answers as Ray does."""
     async with RayClient(ClusterConfig(url=cluster.url, token=cluster.token)) as client:
         try:
-            await client.cluster.version()
+            return (await client.cluster.version()).session_name
         except RayError:
-            return False
-    return True
+            return None
 
 
 def _exit_code(cluster: LocalCluster) -> int | None:
