@@ -10,6 +10,7 @@ from __future__ import annotations
 FAULT_BUDGET_SECONDS = 120.0  # for which transient faults are retried: a head needs less than that to restart
 FIRST_PAUSE_SECONDS = 1.0  # before the second try, plus a random part of up to as much; then the pauses double
 LAST_PAUSE_SECONDS = 10.0  # the longest pause between two tries, without its random part
+LEAST_TOLD_SECONDS = 5.0  # shortest budget whose use is worth a line in the task log
 READ_TIMEOUTS_PER_REQUEST = 10  # read timeouts that an entire request may take: an answer that trickles in must end
 REASON_SECONDS = 5.0  # for the body of an error, whose status is known without it
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024  # bytes: the time for an upload grows with its size
@@ -50,6 +51,7 @@ LOG_LAST_LINES = 20  # lines that are shown regardless of the limits
 LOG_FOLLOWED_BYTES = 32 * 1024 * 1024  # bytes of a log that are followed: Ray has no offset, so each read starts at 0
 LOG_READING_SHARE = 0.05  # share of the time that reading a log may take
 LOG_MARKING_SHARE = 0.2  # share of the time that storing the position may take
+LOG_PROGRESS_SECONDS = 10.0  # between two states of a progress bar, which ends its line only when it is complete
 LOG_FINAL_SECONDS = 15.0  # for which the last read of a log is retried
 LOG_TURN_SECONDS = 300.0  # for the last read to get its turn while the logs of others hang
 LOG_LINES_AT_ONCE = 100  # lines between two yields to the event loop: showing one takes about 50 microseconds

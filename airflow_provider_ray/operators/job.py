@@ -326,6 +326,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             if attempt.is_killed:
                 raise RayJobInterrupted.from_message(f"{error}\nThe task's process was terminated.") from error
             raise
+        self.log.info("Ray job %s on %s: %s", job.submission_id, hook.conn_id, job.summary)
         attempt.stop_left_behind()
         return _result(hook, str(job.submission_id))
 

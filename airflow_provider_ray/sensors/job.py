@@ -14,6 +14,7 @@ from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.compat.tasks import fail_sensor
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
 from airflow_provider_ray.triggers.job import RayJobTrigger
@@ -29,8 +30,9 @@ class RayJobSensor(BaseSensorOperator):
     """Wait until a job has succeeded; fail if it failed or was stopped.
 
     The XCom is ``{"conn_id", "submission_id", "status", "seconds"}``. A sensor does not own the job: nothing that
-    happens to the task stops it. With ``soft_fail``, the task is skipped instead of failing, whatever the job or the
-    cluster does; an invalid argument or connection still fails it.
+    happens to the task stops it. Unless the task has a ``retry_policy``, a job that failed or was stopped fails the
+    task without a retry. With ``soft_fail``, the task is skipped instead of failing, whatever the job or the cluster
+    does; an invalid argument or connection still fails it.
 
     :param submission_id: the job. (templated)
     :param metadata: instead of an id, entries that the job's metadata must contain; the newest such job counts, and
@@ -67,6 +69,8 @@ class RayJobSensor(BaseSensorOperator):
         poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
+        # What has become of the job is final: by default, another attempt is made only for other faults.
+        kwargs.setdefault("retry_policy", RayRetryPolicy(delay=None))
         super().__init__(poke_interval=poke_interval, **kwargs)
         check_clusters(conn_id, one=True)
         self.submission_id = submission_id
@@ -127,6 +131,7 @@ class RayJobSensor(BaseSensorOperator):
             job = outcome.result(conn_id, config)
         except RayError as error:
             fail_sensor(self, error, timed_out=isinstance(error, RayJobTimeout))
+        self.log.info("Ray job %s on %s: %s", job.submission_id, conn_id, job.summary)
         return {
             "conn_id": conn_id,
             "submission_id": job.submission_id,

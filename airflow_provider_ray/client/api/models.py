@@ -90,6 +90,11 @@ class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "st
             return None
         return (self.end_time_ms - self.start_time_ms) / 1000
 
+    @property
+    def summary(self) -> str:
+        """The status in a few words, such as "SUCCEEDED after 12 s"."""
+        return self.status if self.seconds is None else f"{self.status} after {self.seconds:.0f} s"
+
 
 class ClusterVersion(Answer, frozen=True, kw_only=True):
     """What ``GET /api/version`` reports.

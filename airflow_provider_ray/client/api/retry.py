@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
@@ -12,6 +14,8 @@ from airflow_provider_ray.client.errors import RayError
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 async def retrying(
     call: Callable[[], Awaitable[T]],
@@ -20,6 +24,8 @@ async def retrying(
     passing: tuple[type[RayError], ...] = (),
 ) -> T:
     """Repeat a call while it fails with a transient fault, at growing intervals.
+
+    The log says that it is repeated and for how long, and what came of it, unless the budget is a few seconds.
 
     :param budget: seconds from the first fault on, after which the last one is raised; default ``[ray] fault_budget``.
     :param passing: errors that count as transient here although they are not in general.
@@ -31,9 +37,13 @@ async def retrying(
         if not _passes(error, passing):
             raise
         faults = [error]
+    budget = pacing.FAULT_BUDGET_SECONDS if budget is None else budget
+    level = logging.WARNING if budget >= pacing.LEAST_TOLD_SECONDS else logging.DEBUG
+    log.log(level, "%s. Retrying for up to %.0f s", faults[0], budget)
+    began = monotonic()
     attempts = AsyncRetrying(
         retry=retry_if_exception(lambda error: _passes(error, passing)),
-        stop=stop_after_delay(pacing.FAULT_BUDGET_SECONDS if budget is None else budget),
+        stop=stop_after_delay(budget),
         wait=wait_exponential(pacing.FIRST_PAUSE_SECONDS, max=pacing.LAST_PAUSE_SECONDS)
         + wait_random(0, pacing.FIRST_PAUSE_SECONDS),
         reraise=True,
@@ -44,7 +54,19 @@ async def retrying(
             raise faults.pop()
         return await call()
 
-    return await attempts(attempt)
+    try:
+        answer: T = await attempts(attempt)
+    except RayError as error:
+        if _passes(error, passing):
+            log.log(
+                level,
+                "Giving up after %d attempts in %.0f s",
+                attempts.statistics["attempt_number"],
+                monotonic() - began,
+            )
+        raise
+    log.log(min(level, logging.INFO), "The cluster answers again, after %.0f s", monotonic() - began)
+    return answer
 
 
 def _passes(error: BaseException, passing: tuple[type[RayError], ...]) -> bool:

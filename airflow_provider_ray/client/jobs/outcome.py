@@ -87,7 +87,7 @@ class Outcome:
         verdicts: Mapping[str, tuple[type[RayJobError], str]] = {
             FAILED: (RayJobFailed, "failed"),
             STOPPED: (RayJobStopped, "was stopped"),
-            PENDING: (RayJobTimeout, "did not start in time"),
+            PENDING: (RayJobTimeout, "did not start in time; Ray gives it up after 900 s unless configured otherwise"),
         }
         kind, what = verdicts.get(self.job.status, (RayJobTimeout, "did not end in time"))
         url = config.job_url(str(self.job.submission_id))
