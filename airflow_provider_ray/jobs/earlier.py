@@ -78,7 +78,13 @@ class EarlierJobs:
         :raises RayRequestError: when the newest job cannot be looked up.
         :raises RayJobStopping: when a job that has to end before another is submitted has not stopped yet.
         """
-        self._seen = self._look(current)
+        newest = next(iter(self._reached), None)
+        # Only the newest job of a task with one cluster is worth a long wait.
+        patient = newest if newest and len(current.clusters) == 1 and not newest.lost else None
+        self._seen = self._look(patient)
+        if self._is_rejected and patient is None:
+            # No other cluster may take over a job that is running.
+            self._seen = self._look(newest)
         while isinstance(step := decide(self._seen, current), StopFirst):
             self._stop(step)
         if isinstance(step, GiveUp):
@@ -93,23 +99,29 @@ class EarlierJobs:
         """Jobs other than the attempt's own that are or may become active, the newest first."""
         return [each.job for each in self._seen if each.job is not own and current.can_run(each)]
 
-    def _look(self, current: CurrentAttempt) -> list[SeenJob]:
-        """Query all clusters at the same time; only the newest job of a task with one cluster is worth a long wait."""
+    @property
+    def _is_rejected(self) -> bool:
+        """Whether the newest job could not be looked up because of credentials."""
+        from airflow_provider_ray.client.errors import RayAuthError
+
+        return bool(self._seen) and isinstance(self._seen[0].fault, RayAuthError)
+
+    def _look(self, patient: TaskJob | None) -> list[SeenJob]:
+        """Query all clusters at the same time.
+
+        :param patient: the job whose cluster gets the time that faults are sat out for; the others must answer soon.
+        """
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
         from airflow_provider_ray.client.jobs.submission import find
         from airflow_provider_ray.client.sync import run_sync
 
-        newest = next(iter(self._reached), None)
-        patient = newest if newest and len(current.clusters) == 1 and not newest.lost else None
-        questions = [
-            Question(
-                stoppable.hook.get_conn(),
-                partial(find, submission_id=job.submission_id, nonce=job.nonce),
-                None if job is patient else pacing.EARLIER_JOBS_SECONDS,
-            )
-            for job, stoppable in self._reached.items()
-        ]
+        questions = []
+        for job, stoppable in self._reached.items():
+            client = stoppable.hook.get_conn()
+            client.accepted = job is patient
+            ask = partial(find, submission_id=job.submission_id, nonce=job.nonce)
+            questions.append(Question(client, ask, None if job is patient else pacing.EARLIER_JOBS_SECONDS))
         answers = run_sync(lambda: ask_all(questions)) if questions else []
         seen = []
         for job, answer in zip(self._reached, answers, strict=True):

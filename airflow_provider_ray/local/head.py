@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from airflow_provider_ray.client.api.access import Access
 from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -164,7 +166,7 @@ async def _ask_agent(cluster: LocalCluster) -> None:
     """
     address = f"http://{NODE_IP}:{cluster.ports.agent}"
     async with (
-        Http(address, ClusterConfig(url=address), token=cluster.token, headers={}) as agent,
+        Http(Access(ClusterConfig(url=address, token=cluster.token)), attrgetter("dashboard")) as agent,
         agent.open("GET", "/api/local_raylet_healthz") as answer,
     ):
         await answer.read()

@@ -97,10 +97,10 @@ class RayServeOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Call the application, after waiting for it here or in the triggerer."""
         self._check_arguments()
-        conn_id, end_time = resolve_one(self.conn_id), time() + self.timeout
-        if self.deferrable and not self._answers(conn_id):
-            self.defer(trigger=self._trigger(conn_id, end_time), method_name="execute_complete")
-        return self._call(conn_id, self.timeout)
+        hook, end_time = RayHook(resolve_one(self.conn_id)), time() + self.timeout
+        if self.deferrable and not self._answers(hook):
+            self.defer(trigger=self._trigger(hook.conn_id, end_time), method_name="execute_complete")
+        return self._call(hook, self.timeout)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Call the application that the trigger has found ready."""
@@ -109,13 +109,15 @@ class RayServeOperator(BaseOperator):
         if fault := event["fault"]:
             raise RayError.from_json(fault)
         # The cluster that the task waited for, even if a selector matches another one by now.
-        return self._call(event["conn_id"], max(event["end_time"] - time(), self.request_timeout))
+        return self._call(
+            RayHook(event["conn_id"], accepted=True), max(event["end_time"] - time(), self.request_timeout)
+        )
 
-    def _answers(self, conn_id: str) -> bool:
-        return RayHook(conn_id).run(lambda client: self._route(client).url()) is not None
+    def _answers(self, hook: RayHook) -> bool:
+        return hook.run(lambda client: self._route(client).url()) is not None
 
-    def _call(self, conn_id: str, timeout: float) -> Any:
-        return RayHook(conn_id).run(
+    def _call(self, hook: RayHook, timeout: float) -> Any:
+        return hook.run(
             lambda client: self._route(client).call(
                 poll_interval=self.poll_interval,
                 timeout=timeout,

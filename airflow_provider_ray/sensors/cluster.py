@@ -19,7 +19,7 @@ from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.clusters.survey import Findings, Room
+    from airflow_provider_ray.client.clusters.survey import Findings, Rejections, Room
     from airflow_provider_ray.clusters.selection import Clusters
     from airflow_provider_ray.compat.templates import Resolvable
 
@@ -76,6 +76,7 @@ class RayClusterSensor(BaseSensorOperator):
         self.require = require
         self.deferrable = deferrable
         self._said = ""
+        self._rejections: Rejections | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode; deferrable mode defers only if the clusters do not meet the conditions yet."""
@@ -105,12 +106,15 @@ class RayClusterSensor(BaseSensorOperator):
         return PokeReturnValue(is_done=False)
 
     def _look(self, conn_ids: Sequence[str]) -> Findings:
-        from airflow_provider_ray.client.clusters.survey import find, survey
+        from airflow_provider_ray.client.clusters.survey import Rejections, find, survey
         from airflow_provider_ray.client.sync import run_sync
 
         room = self._room()
         configs = {conn_id: RayHook(conn_id).get_config() for conn_id in conn_ids}
-        return find(run_sync(partial(survey, configs)), room)
+        # It lasts as long as the task's process: in reschedule mode, each poke begins without it.
+        self._rejections = self._rejections or Rejections()
+        answers = run_sync(partial(survey, configs, self._rejections.accepted))
+        return find(self._rejections.judged(answers), room)
 
     def _result(self, findings: Findings, required: int) -> dict[str, Any]:
         from airflow_provider_ray.client.errors import RayConfigError, RayError

@@ -78,6 +78,7 @@ class RayJobSensor(BaseSensorOperator):
         self.conn_id = conn_id
         self.deferrable = deferrable
         self.fetch_logs = fetch_logs
+        self._accepted = False
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode; deferrable mode defers only if the job has not ended yet."""
@@ -118,7 +119,11 @@ class RayJobSensor(BaseSensorOperator):
             logger=self.log if self.fetch_logs else None,
             fault_budget=fault_budget,
         )
-        return RayHook(conn_id).run(looking)
+        hook = RayHook(conn_id, accepted=self._accepted)
+        outcome = hook.run(looking)
+        # The next poke sits out a rotation of the credentials.
+        self._accepted = hook.accepted
+        return outcome
 
     def _result(self, context: Context, conn_id: str, outcome: Outcome) -> dict[str, Any]:
         from airflow_provider_ray.client.errors import RayError, RayJobTimeout

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.job_spec import JobSpec
     from airflow_provider_ray.client.api.models import JobDetails
     from airflow_provider_ray.client.api.ray_client import RayClient
-    from airflow_provider_ray.client.config import ClusterConfig
     from airflow_provider_ray.client.errors import RayError
     from airflow_provider_ray.client.jobs.outcome import Outcome
 
@@ -110,7 +109,7 @@ class RayJobTrigger(RayTrigger):
         self.end_time = end_time
         self.startup_end_time = startup_end_time
         self.fetch_logs = fetch_logs
-        self._known_config: ClusterConfig | None = None
+        self._known_client: RayClient | None = None
         self._submitting = False
 
     async def on_kill(self) -> None:
@@ -139,9 +138,10 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.outcome import Outcome, watch
 
         ti = self.task_instance
-        async with await self._client(self.conn_id) as client:
+        # The operator or sensor has reached the cluster before it deferred.
+        async with await self._client(self.conn_id, accepted=True) as client:
             # When the task is killed, Airflow may be too slow to look the connection up again.
-            self._known_config = client.config
+            self._known_client = client
             waited = 0.0 if self.submission is None else await self._submit(client, self.submission)
             if self.role == "submitter":
                 return self._event(SUBMITTED, Outcome())
@@ -243,9 +243,10 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
         is_own = job["submission_id"] == self.submission_id
-        config = self._known_config if is_own else None
+        look_up = RayHook(job["conn_id"]).aget_config
+        config = self._known_client.config if is_own and self._known_client else await look_up()
         # A separate client, so that no queue delays a stop.
-        async with RayClient(config or await RayHook(job["conn_id"]).aget_config()) as client:
+        async with RayClient(config, look_up, accepted=True) as client:
             return await stop_job(
                 client,
                 job["submission_id"],

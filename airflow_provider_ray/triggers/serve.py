@@ -45,7 +45,8 @@ class RayServeTrigger(RayTrigger):
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_ray.client.serving.application import ServeRoute
 
-        async with await self._client(self.conn_id) as client:
+        # The operator has reached the cluster before it deferred.
+        async with await self._client(self.conn_id, accepted=True) as client:
             route = ServeRoute(client, self.application, self.path, self.submission_id)
             await route.wait(poll_interval=self.poll_interval, timeout=max(until(self.end_time), 0))
         return self._event(READY, None)

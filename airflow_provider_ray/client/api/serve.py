@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -14,11 +14,14 @@ from yarl import URL
 
 from airflow_provider_ray.client.api.http import Http, read_reason
 from airflow_provider_ray.client.api.models import ServeDetails
-from airflow_provider_ray.client.config import ClusterConfig, check_headers
+from airflow_provider_ray.client.config import check_headers
 from airflow_provider_ray.client.durations import seconds
-from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
+from airflow_provider_ray.client.errors import RayAuthLapsed, RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
 from airflow_provider_ray.client.values import as_json
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.access import Access
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
@@ -28,12 +31,13 @@ class Serve:
 
     :param dashboard: requests to the dashboard, which carry the cluster's token.
     :param proxy: requests to Serve's own HTTP proxy, which carry Serve's credentials or none.
+    :param access: the cluster's configuration.
     """
 
-    def __init__(self, dashboard: Http, proxy: Http, config: ClusterConfig) -> None:
+    def __init__(self, dashboard: Http, proxy: Http, access: Access) -> None:
         self._dashboard = dashboard
         self._proxy = proxy
-        self._config = config
+        self._access = access
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options, as the dashboard knows them."""
@@ -47,14 +51,14 @@ class Serve:
 
         :raises RayConfigError: when the dashboard is behind TLS, which says nothing about Serve's address.
         """
-        if self._config.serve_url:
-            return self._config.serve_url
-        if self._config.url.startswith("https:"):
+        if self._access.config.serve_url:
+            return self._access.config.serve_url
+        if self._access.config.url.startswith("https:"):
             raise RayConfigError("serve_url", "nothing", "the address of Serve, since the dashboard's is behind TLS")
         details = details or await self.details()
         if details.port is None:
             return None
-        host = URL(self._config.url).host_subcomponent
+        host = URL(self._access.config.url).host_subcomponent
         return f"http://{host}:{details.port}{details.root_path.rstrip('/')}"
 
     async def routes(self, base_url: str) -> Mapping[str, str]:
@@ -80,20 +84,24 @@ class Serve:
         :raises RayServeBadAnswer: for an error status, for an answer that is too large, or not the JSON that XCom can
             hold (no NaN, no integers over 64 bits, no NUL and no half of a surrogate pair in strings).
         :raises RayClusterUnavailable: when there is no answer.
+        :raises RayAuthLapsed: when the credentials were rejected and have been replaced in the connection since.
         """
         check_request(method, headers)
         request_timeout = seconds("request_timeout", request_timeout)
         options: dict[str, Any] = {} if data is None else {"data": as_json("data", data).encode()}
-        limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._config.connect_timeout)
+        limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._access.config.connect_timeout)
         sent = CIMultiDict({"x-request-timeout-seconds": str(request_timeout)})
         if data is not None:
             sent["Content-Type"] = "application/json"
         sent.update(headers or {})
+        version = self._proxy.version
         async with self._proxy.raw(method, url, headers=sent, timeout=limits, **options) as response:
             request = f"{method} {url}"
             if not 200 <= response.status < 300:
-                text = await read_reason(response)
-                raise RayServeBadAnswer(f"{request}: {response.status}: {text[:500]}", response.status)
+                said = f"{response.status}: {(await read_reason(response))[:500]}"
+                if response.status in (401, 403) and await self._proxy.is_renewed(version):
+                    raise RayAuthLapsed(request, said, response.status)
+                raise RayServeBadAnswer(f"{request}: {said}", response.status)
             answer = await _read_capped(response, request, max_answer_bytes)
             return _decoded(answer, request, response)
 

@@ -159,6 +159,7 @@ async def look(
             job = await retrying(lambda: find_job(client, metadata or {}), fault_budget)
     except RayError as fault:
         return Outcome(fault=fault)
+    client.accepted = True
     if job is None or not is_terminal(job.status):
         return None
     if logger:

@@ -8,8 +8,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.retry import patience
 from airflow_provider_ray.client.errors import (
+    RayAuthLapsed,
     RayClusterUnavailable,
+    RayError,
     RayNotADashboard,
     RayNotFound,
     RayServeBadAnswer,
@@ -70,18 +73,21 @@ class ServeRoute:
         """The route's URL if it can be called now; otherwise None, and ``missing`` says why.
 
         :raises RayClusterUnavailable: when the dashboard has not answered for ``[ray] fault_budget`` seconds.
+        :raises RayAuthLapsed: when it has rejected, for ``[ray] auth_budget`` seconds, credentials that it accepted
+            before.
         :raises RayJobLost: when the cluster does not know the job that should serve.
         """
         try:
             ended = await self._ended_job()
             url = await self._find_url()
-        except RayClusterUnavailable as error:
+        except (RayClusterUnavailable, RayAuthLapsed) as error:
             self._away_since = self._away_since or monotonic()
-            if monotonic() - self._away_since > pacing.FAULT_BUDGET_SECONDS:
+            if monotonic() - self._away_since > patience(error):
                 raise
             self.missing = str(error)
             return None
         self._away_since = None
+        self._client.accepted = True
         if url is None and ended is not None:
             reason = f"status={ended.status} driver_exit_code={ended.driver_exit_code}\n{ended.message or ''}"
             raise RayServeError(f"Ray job {self._submission_id!r} ended before Serve {self} answered: {reason}")
@@ -98,25 +104,30 @@ class ServeRoute:
         :param request: what :meth:`airflow_provider_ray.client.api.serve.Serve.call` takes.
         :raises RayServeError: what :meth:`wait` raises, or an answer that cannot be used.
         :raises RayClusterUnavailable: when a call that may have been processed got no answer.
+        :raises RayAuthLapsed: see :meth:`url`.
         """
         deadline = monotonic() + timeout
         while True:
             url = await self.wait(poll_interval=poll_interval, timeout=max(deadline - monotonic(), 0))
             try:
                 return await self._client.serve.call(url, **request)
-            except (RayClusterUnavailable, RayServeBadAnswer) as error:
+            except (RayAuthLapsed, RayClusterUnavailable, RayServeBadAnswer) as error:
                 is_get = request.get("method", "GET").upper() == "GET"
                 if monotonic() >= deadline or not await self._may_repeat(error, is_get):
                     raise
                 self.missing = str(error)
             await asyncio.sleep(max(min(poll_interval, deadline - monotonic()), pacing.SHORTEST_INTERVAL_SECONDS))
 
-    async def _may_repeat(self, error: RayClusterUnavailable | RayServeBadAnswer, is_get: bool) -> bool:
+    async def _may_repeat(self, error: RayError, is_get: bool) -> bool:
+        if isinstance(error, RayAuthLapsed):
+            # Whatever rejected the old credentials did not pass the call on.
+            return True
         if isinstance(error, RayClusterUnavailable):
             return error.never_sent or is_get
-        if error.status == 503:
+        status = error.status if isinstance(error, RayServeBadAnswer) else None
+        if status == 503:
             return True
-        turned_away = error.status == 404 or (error.status == 408 and is_get)
+        turned_away = status == 404 or (status == 408 and is_get)
         return turned_away and await self.url() is None
 
     async def _ended_job(self) -> JobDetails | None:

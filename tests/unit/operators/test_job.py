@@ -124,9 +124,9 @@ def test_a_job_out_of_sight_is_left_to_the_next_attempt_or_stopped(
     dashboard: FakeDashboard, attempts: Attempts, deferrable: bool, last_try: bool, left: str
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
-    dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
+    dashboard.fail(418, method="GET", path="/api/jobs/")
     context = attempts.context(try_number=2 if last_try else 1, max_tries=1)
-    with pytest.raises(errors.RayAuthError, match="403"):
+    with pytest.raises(errors.RayRequestRefused, match="418"):
         run(operator(deferrable=deferrable), context)
     assert dashboard.jobs[only_job(dashboard)].status == left
 
@@ -136,8 +136,8 @@ def test_a_job_out_of_sight_is_stopped_when_the_policy_wants_no_retry(
     dashboard: FakeDashboard, attempts: Attempts, deferrable: bool
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
-    dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
-    with pytest.raises(errors.RayAuthError, match="403"):
+    dashboard.fail(418, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused, match="418"):
         run(operator(deferrable=deferrable, retry_policy=RayRetryPolicy()), attempts.context(max_tries=3))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -405,8 +405,8 @@ def test_a_post_that_arrived_but_was_not_answered_is_found(dashboard: FakeDashbo
 def test_the_last_attempt_stops_a_job_that_it_cannot_look_up(dashboard: FakeDashboard, attempts: Attempts) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
     operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
-    dashboard.fail(403, method="GET", path="/api/jobs/")
-    with pytest.raises(errors.RayAuthError):
+    dashboard.fail(418, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused):
         operator(deferrable=True).execute(attempts.context(try_number=2, max_tries=1))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -416,8 +416,8 @@ def test_the_last_attempt_stops_a_job_that_may_have_been_submitted(
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
     dashboard.fail("close", method="POST", path="/api/jobs/", handled=True)
-    dashboard.fail(403, method="GET", path="/api/jobs/")
-    with pytest.raises(errors.RayAuthError):
+    dashboard.fail(418, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused):
         operator().execute(attempts.context(try_number=1, max_tries=0))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -642,7 +642,7 @@ def test_a_kill_that_cannot_reach_the_cluster_says_so(
 ) -> None:
     task = operator()
     task._begin(context).job = StoppableJob(RayHook(), "mine", "n1")
-    dashboard.fail(403, path="/")
+    dashboard.fail(418, path="/")
     task.on_kill()
     assert "could not be stopped and may still be running" in task_log.lines[-1]
 
@@ -760,8 +760,8 @@ def test_without_durable_a_retry_has_an_id_of_its_own(dashboard: FakeDashboard, 
 def test_without_a_store_a_job_that_no_retry_would_find_is_stopped(dashboard: FakeDashboard, context: Any) -> None:
     del context["task_state_store"]
     dashboard.default_outcome = Outcome(ends_after=None)
-    dashboard.fail(403, method="GET", path="/api/jobs/nightly")
-    with pytest.raises(errors.RayAuthError):
+    dashboard.fail(418, method="GET", path="/api/jobs/nightly")
+    with pytest.raises(errors.RayRequestRefused):
         operator(submission_id="nightly").execute(context)
     assert dashboard.jobs["nightly"].status == "STOPPED"
     dashboard.default_outcome = Outcome()

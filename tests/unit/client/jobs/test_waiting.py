@@ -180,7 +180,7 @@ async def test_a_stop_that_is_not_answered_is_an_error_in_the_log(
     client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
 ) -> None:
     await submitted(client, fake, ends_after=None)
-    fake.fail(403, method="POST", path="/api/jobs/j1/stop")
+    fake.fail(400, method="POST", path="/api/jobs/j1/stop")
     job = await wait_for_job(client, "j1", poll_interval=0.1, timeout=0.1, owned=True)
     assert job.status == "RUNNING"
     assert "'j1' could not be stopped and may still be running" in caplog.text
