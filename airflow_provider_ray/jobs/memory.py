@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from airflow_provider_ray.hooks import options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -26,7 +28,10 @@ _NAME_LENGTH = 60
 
 def stamps(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> dict[str, str]:
     """The entries in a job's metadata that name the task instance which submitted it."""
+    from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY
+
     return {
+        INSTALLATION_KEY: options.installation(),
         "airflow_dag_id": dag_id,
         "airflow_run_id": run_id,
         "airflow_task_id": task_id,

@@ -11,6 +11,7 @@ from airflow.sdk import TaskInstanceState
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.compat.triggerer import amask_secret, state_of
+from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
 from airflow_provider_ray.jobs.encryption import decrypt
@@ -149,6 +150,7 @@ class RayJobTrigger(RayTrigger):
                 client,
                 submission_id=self.submission_id,
                 metadata=self.metadata,
+                installation=options.installation(),
                 poll_interval=self.poll_interval,
                 timeout=_left(self.end_time, waited),
                 startup_timeout=_left(self.startup_end_time, waited),

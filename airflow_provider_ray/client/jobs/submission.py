@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 # Random text in a job's metadata, by which the submitter recognizes its own job.
 NONCE_KEY = "airflow_nonce"
+# The Airflow that submitted a job; several may share a cluster and have equal Dags, runs and tasks.
+INSTALLATION_KEY = "airflow_installation"
 
 
 async def submit(client: RayClient, spec: JobSpec) -> None:

@@ -248,6 +248,7 @@ def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts
     assert attempts.store["ray_job"]["nonce"] == sent["metadata"].pop("airflow_nonce")
     assert sent["metadata"] == {
         "team": "a",
+        "airflow_installation": "localhost:8080",
         "airflow_dag_id": "my dag",
         "airflow_run_id": "manual__2026-01-01T00:00:00+00:00",
         "airflow_task_id": "group.submit",
