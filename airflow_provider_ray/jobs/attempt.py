@@ -68,7 +68,7 @@ class Attempt:
         self.left_behind: Sequence[StoppableJob] = ()
         self.is_killed = False
         self._task, self._context, self._ti = task, context, context["ti"]
-        self._cancel_on_kill = cancel_on_kill
+        self._cancel_on_kill, self._durable = cancel_on_kill, durable
         self._cluster: str | None = None  # connection of the cluster that the attempt depends on
         self._memory = Memory()  # without the job of the attempt
         self._store = context.get("task_state_store") if durable else None
@@ -86,16 +86,18 @@ class Attempt:
         """
         self._cluster = None
         remembered = self._remembered()
-        earlier = EarlierJobs(remembered.jobs)
+        earlier = self._earlier(remembered)
         self._answer_for(earlier.newest, earlier.reached[1:])
         earlier.check_connections(clusters)
-        current = CurrentAttempt(clusters, self._ti.max_tries, remembered.failed_on)
+        current = self._current(clusters, remembered)
         step = earlier.look_and_stop(current)
         record = step.job or self._choose(earlier, current, strategy, submission_id)
         left_behind = earlier.left_behind(record, current)
         self._answer_for(earlier.find(record), map(earlier.find, left_behind))
         self._memory = replace(remembered, jobs=(*left_behind, *earlier.out_of_reach))
         self._cluster = record.conn_id
+        # Whichever attempt chose the id, the job is now that of this one.
+        record = replace(record, max_tries=self._ti.max_tries)
         return CurrentJob(record, RayHook(record.conn_id), step.status if isinstance(step, Adopt) else None)
 
     def remember(self, job: CurrentJob) -> None:
@@ -144,9 +146,15 @@ class Attempt:
         self._answer_for(own, [StoppableJob.reach(**job) for job in event["left_behind"]])
         return hook
 
-    def resume_remembered(self) -> None:
-        """Take responsibility for all jobs that the task remembers, after a trigger that failed without an event."""
-        earlier = EarlierJobs(self._remembered().jobs)
+    def resume_remembered(self, clusters: Callable[[], Sequence[str]]) -> None:
+        """Take responsibility for all jobs of the task, after a trigger that failed without an event.
+
+        :param clusters: connections of the attempt, which are searched if nothing is remembered.
+        """
+        remembered = self._remembered()
+        earlier = self._earlier(remembered)
+        if remembered == Memory():
+            self._search(earlier, clusters)
         self._answer_for(earlier.newest, earlier.reached[1:])
 
     def note_timeout(self, outcome: Outcome) -> None:
@@ -188,6 +196,29 @@ class Attempt:
             self._remember_fault(error)
             raise
 
+    def _search(self, earlier: EarlierJobs, clusters: Callable[[], Sequence[str]]) -> None:
+        """Search the clusters; a fault must not hide why the attempt fails."""
+        try:
+            earlier.search(self._current(clusters(), Memory()))
+        except Exception as error:
+            self._task.log.error("Cannot look for active Ray jobs of this task: %s", error)
+        if not earlier.exist:
+            said = "No active Ray job of this task was found; one whose submission is on its way may still arrive"
+            self._task.log.warning(said)
+
+    def _earlier(self, remembered: Memory) -> EarlierJobs:
+        ti = self._ti
+        return EarlierJobs(remembered.jobs, memory.stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index))
+
+    def _current(self, clusters: Sequence[str], remembered: Memory) -> CurrentAttempt:
+        return CurrentAttempt(
+            clusters,
+            self._ti.max_tries,
+            remembered.failed_on,
+            self._ti.try_number,
+            resumes=self._durable and remembered == Memory(),
+        )
+
     def _remembered(self) -> Memory:
         return memory.read(self._store, self._ti.max_tries)
 
@@ -196,11 +227,19 @@ class Attempt:
     ) -> TaskJob:
         """What to submit, on a cluster that is chosen now."""
         self._answer_for(None, map(earlier.find, earlier.left_behind(None, current)))
-        chosen = selection.choose(current.clusters, strategy, self._context, current.failed_on).conn_id
+        # A cluster that could not be searched may have a job that nobody remembers.
+        avoided = [*(each for each in earlier.unsearched if each not in current.failed_on), *current.failed_on]
+        chosen = selection.choose(current.clusters, strategy, self._context, avoided).conn_id
         # A job that may be there, or never arrived, keeps its id.
         again = earlier.resubmission(chosen, current)
         has_predecessor = earlier.exist or (self._store is None and self._ti.try_number > 1)
-        return again or memory.new_job(self._ti, chosen, submission_id, has_predecessor=has_predecessor)
+        return again or memory.new_job(
+            self._ti,
+            chosen,
+            submission_id,
+            has_predecessor=has_predecessor,
+            session=earlier.session_of(chosen),
+        )
 
     def _answer_for(self, own: StoppableJob | None, left_behind: Iterable[StoppableJob | None]) -> None:
         """From now on a kill stops these jobs; one that came before stops them now.

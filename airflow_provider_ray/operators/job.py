@@ -214,7 +214,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         if not is_trigger_failure(next_method):
             return super().resume_execution(next_method, next_kwargs, context)
         attempt = self._begin(context)
-        attempt.resume_remembered()
+        attempt.resume_remembered(lambda: selection.resolve(self.conn_id))
         with attempt.guarding_jobs():
             return super().resume_execution(next_method, next_kwargs, context)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import uuid4
 
 from aiohttp import web
 
@@ -140,7 +141,7 @@ class FakeCluster:
 
     def __init__(self, ray_version: str, token: str | None) -> None:
         self.ray_version = ray_version
-        self.session_name = "session_1"
+        self.session_name = f"session_{uuid4().hex}"
         self.token = token
         self.jobs: dict[str, Job] = {}
         self.outcomes: dict[str, Outcome] = {}

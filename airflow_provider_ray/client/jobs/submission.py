@@ -83,11 +83,16 @@ async def post(client: RayClient, spec: JobSpec) -> None:
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
     """The job submitted with this nonce; None if the cluster definitely has no such job."""
+    job = await look_up(client, submission_id)
+    return job if job is not None and has_nonce(job, nonce) else None
+
+
+async def look_up(client: RayClient, submission_id: str) -> JobDetails | None:
+    """The job with this id, whoever submitted it; None if the cluster definitely has none."""
     try:
-        job = await get_for_certain(client, submission_id, was_there=True)
+        return await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:
         return None
-    return job if has_nonce(job, nonce) else None
 
 
 async def get_for_certain(

@@ -253,6 +253,8 @@ def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts
         "airflow_run_id": "manual__2026-01-01T00:00:00+00:00",
         "airflow_task_id": "group.submit",
         "airflow_map_index": "4",
+        "airflow_try_number": "1",
+        "airflow_max_tries": "1",
     }
     assert metadata == {"team": "a"}
     assert sent["submission_id"].startswith("my_dag-group_submit-4-")
