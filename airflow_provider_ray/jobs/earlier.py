@@ -93,15 +93,18 @@ class EarlierJobs:
             if isinstance(step, StopFirst):
                 self._stop(step)
             elif isinstance(step, Search):
-                unsearched = self.search(current)
+                # With nothing to go by, the answer of a task's only cluster is worth a long wait.
+                is_patient = not self._seen and not current.is_first and len(current.clusters) == 1
+                unsearched = self.search(current, is_patient=is_patient)
             elif isinstance(step, GiveUp):
                 raise _fault(step)
             else:
                 return step
 
-    def search(self, current: CurrentAttempt) -> Mapping[str, RayError]:
+    def search(self, current: CurrentAttempt, *, is_patient: bool = False) -> Mapping[str, RayError]:
         """Search all clusters at the same time for active jobs that the task does not remember.
 
+        :param is_patient: wait for ``[ray] fault_budget`` while a cluster does not answer.
         :returns: clusters that could not be searched, and why.
         """
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
@@ -109,8 +112,6 @@ class EarlierJobs:
         from airflow_provider_ray.client.jobs.search import search
         from airflow_provider_ray.client.sync import run_sync
 
-        # With nothing to go by, the answer of a task's only cluster is worth a long wait.
-        is_patient = not self._seen and not current.is_first and len(current.clusters) == 1
         budget, within = (None, None) if is_patient else (pacing.HICCUP_SECONDS, pacing.EARLIER_JOBS_SECONDS)
         ask = partial(search, metadata=self._stamps, with_session=len(current.clusters) > 1, budget=budget)
         questions = [Question(RayHook(conn_id).get_conn(), ask, within) for conn_id in current.clusters]

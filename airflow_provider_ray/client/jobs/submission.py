@@ -16,6 +16,7 @@ from airflow_provider_ray.client.errors import (
     RayNotADashboard,
     RayNotFound,
     RayRequestRefused,
+    RayTriggerError,
 )
 from airflow_provider_ray.client.jobs.packaging import upload_working_dir
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.ray_client import RayClient
 
 T = TypeVar("T")
+
+PACKAGE_SCHEME = "gcs://"
 
 # Random text in a job's metadata, by which the submitter recognizes its own job.
 NONCE_KEY = "airflow_nonce"
@@ -55,6 +58,21 @@ async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
         expected = f"Ray 2.54 or newer on the cluster, which runs {version.ray_version}"
         raise RayConfigError("entrypoint_label_selector", "a value", expected)
     return replace(spec, runtime_env=await upload_working_dir(client, spec.runtime_env))
+
+
+async def check_package(client: RayClient, spec: JobSpec) -> None:
+    """Make sure that the cluster still has the package that a prepared job needs; asking makes Ray keep it.
+
+    :raises RayTriggerError: when the cluster has forgotten it, and does not have the job yet.
+    :raises RayRequestError: when the cluster refuses a request, or is unavailable for longer than ``[ray]
+        fault_budget``.
+    """
+    uri = str(spec.runtime_env.get("working_dir") or "")
+    if not uri.startswith(PACKAGE_SCHEME) or await retrying(lambda: client.cluster.has_package(uri)):
+        return
+    if await find(client, spec.submission_id, spec.metadata[NONCE_KEY]) is None:
+        reason = f"was not submitted: its cluster has lost {uri}; another attempt uploads it again"
+        raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
 
 
 async def post(client: RayClient, spec: JobSpec) -> None:
