@@ -93,6 +93,7 @@ class Fault:
 
     :param kind: a status, or a closed connection, a connection that stays silent, or an answer cut in half.
     :param handled: the request takes effect before the fault strikes.
+    :param late: seconds after the fault at which the request takes effect, as on a busy head; 0 for never.
     """
 
     kind: int | Literal["close", "hang", "cut"]
@@ -101,6 +102,7 @@ class Fault:
     path: str = "/"
     text: str = "fault"
     handled: bool = False
+    late: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

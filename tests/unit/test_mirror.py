@@ -17,6 +17,7 @@ EXCEPTIONS = {
     "client/jobs/test_upload.py",  # packaging
     "fan_out/test_steps.py",  # task_group
     "operators/test_failing_over.py",  # job
+    "operators/test_histories.py",  # job
     "operators/test_limit.py",  # job
     "operators/test_searching.py",  # job
 }
