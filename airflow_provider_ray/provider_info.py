@@ -32,7 +32,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": ["airflow_provider_ray.links.RayJobLink", "airflow_provider_ray.links.RayPictureLink"],
         "cli": ["airflow_provider_ray.cli.definition.get_cli_commands"],
-        "config": {"ray": {"description": "Request pacing and log limits.", "options": _options()}},
+        "config": {"ray": {"description": "Request pacing, log limits and identity.", "options": _options()}},
         "connection-types": [
             {
                 "connection-type": "ray",
@@ -94,10 +94,15 @@ def _options() -> dict[str, Any]:
         "logs_at_once": _option(
             "integer", "50", "Maximum number of driver logs of a cluster that a process reads at the same time."
         ),
+        "installation": _option(
+            "string",
+            None,
+            "Name of this Airflow in the metadata of its jobs, if several share a cluster. Default: [api] base_url.",
+        ),
     }
 
 
-def _option(kind: str, default: str, description: str) -> dict[str, Any]:
+def _option(kind: str, default: str | None, description: str) -> dict[str, Any]:
     return {"description": description, "version_added": "0.1.0", "type": kind, "example": None, "default": default}
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # Ray 2.50+: JOB_SUPERVISOR_ACTOR_START_TIMEOUT, _START_FAILURE, _UNSCHEDULABLE, _UNKNOWN_FAILURE, _DIED.
 INFRASTRUCTURE_ERROR = "JOB_SUPERVISOR_ACTOR_"
+# Ray 2.49-2.60: the cluster has forgotten the package of a working_dir; another attempt uploads it again.
+FORGOTTEN_PACKAGE = "Failed to download runtime_env file package gcs://"
 
 
 class RayError(Exception):
@@ -215,8 +217,11 @@ class RayJobFailed(RayJobError):
 
     @property
     def retry_helps(self) -> bool:
-        """Whether Ray's own process for the job failed, rather than the entrypoint or its environment."""
-        return self.job is not None and (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
+        """Whether Ray's own process for the job failed or lost its files, rather than the entrypoint."""
+        if self.job is None:
+            return False
+        has_died = (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
+        return has_died or FORGOTTEN_PACKAGE in (self.job.message or "")
 
 
 class RayJobStopped(RayJobError):

@@ -1,13 +1,15 @@
 """The section ``[ray]`` of Airflow's configuration: what an Airflow administrator may tune.
 
-Every option sets a value in :mod:`airflow_provider_ray.client.pacing`, which has its default and the reason for it.
-The options are declared in ``provider_info``, so ``airflow config list`` and the configuration page show them.
+Every option but one sets a value in :mod:`airflow_provider_ray.client.pacing`, which has its default and the reason for
+it; :func:`installation` is the other. The options are declared in ``provider_info``, so ``airflow config list`` and the
+configuration page show them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow.sdk import conf
 
@@ -30,6 +32,9 @@ OPTIONS: Mapping[str, str] = {
 }
 _DEFAULTS: Mapping[str, Any] = {option: getattr(pacing, name) for option, name in OPTIONS.items()}
 
+_INSTALLATION = "installation"
+_INSTALLATION_CHARACTERS = 200
+
 _is_applied = False
 
 
@@ -45,6 +50,38 @@ def apply() -> None:
             if value != _DEFAULTS[option]:
                 setattr(pacing, OPTIONS[option], value)
         _is_applied = True
+
+
+def installation() -> str:
+    """What the metadata of a job calls the Airflow that submitted it, to tell apart those that share a cluster.
+
+    ``[ray] installation``, by default the address of the API server without its scheme: ``[api] base_url``, else
+    ``[core] execution_api_server_url``, else localhost with ``[api] port``. Workers, triggerers and the API server must
+    arrive at the same value; none of them needs the metadata database for it.
+
+    :raises RayConfigError: when the option is too long or has characters that cannot be printed.
+    """
+    from airflow_provider_ray.client.errors import RayConfigError
+
+    given = str(conf.get(SECTION, _INSTALLATION, fallback=None) or "").strip()
+    if not given:
+        return _address_of_the_api_server()
+    if len(given) > _INSTALLATION_CHARACTERS or not given.isprintable():
+        expected = f"at most {_INSTALLATION_CHARACTERS} printable characters"
+        raise RayConfigError(f"[{SECTION}] {_INSTALLATION}", f"{given[:_INSTALLATION_CHARACTERS]!r}", expected)
+    return given
+
+
+def _address_of_the_api_server() -> str:
+    url = (
+        conf.get("api", "base_url", fallback=None)
+        or conf.get("core", "execution_api_server_url", fallback=None)
+        or f"http://localhost:{conf.get('api', 'port', fallback='8080')}"
+    )
+    parts = urlsplit(url)
+    # Without credentials, which have no business on a cluster.
+    host = parts.netloc.rpartition("@")[2]
+    return f"{host}{parts.path}".rstrip("/")[:_INSTALLATION_CHARACTERS]
 
 
 def _value(option: str, default: float) -> float:

@@ -127,20 +127,21 @@ class RayHook(BaseHook):
         *,
         parameters: Any = None,
         submission_id: str | None = None,
-        **options: Any,
+        **fields: Any,
     ) -> str:
         """Submit a job and return its submission_id without waiting for the job.
 
         :param entrypoint: a shell command, or a list of arguments, each of which is quoted.
         :param parameters: a JSON-serializable value, appended to the entrypoint as one quoted argument.
         :param submission_id: id of the job; by default a new one is generated.
-        :param options: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
+        :param fields: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
         """
         from airflow_provider_ray.client.api.job_spec import JobSpec, command
-        from airflow_provider_ray.client.jobs.submission import submit
+        from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, submit
 
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
-        spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, **options)
+        metadata = {INSTALLATION_KEY: options.installation(), **(fields.pop("metadata", None) or {})}
+        spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, metadata=metadata, **fields)
         self.run(lambda client: submit(client, spec))
         return chosen
 

@@ -61,35 +61,46 @@ class Attempt:
     :param context: of the attempt.
     :param durable: whether jobs are remembered between attempts.
     :param cancel_on_kill: whether a kill stops the attempt's own job.
+    :param clusters: looks up which connections the task may use.
     """
 
-    def __init__(self, task: BaseOperator, context: Context, *, durable: bool, cancel_on_kill: bool) -> None:
+    def __init__(
+        self,
+        task: BaseOperator,
+        context: Context,
+        *,
+        durable: bool,
+        cancel_on_kill: bool,
+        clusters: Callable[[], Sequence[str]],
+    ) -> None:
         self.job: StoppableJob | None = None  # once it may exist
         self.left_behind: Sequence[StoppableJob] = ()
         self.is_killed = False
         self._task, self._context, self._ti = task, context, context["ti"]
-        self._cancel_on_kill = cancel_on_kill
+        self._cancel_on_kill, self._durable, self._clusters = cancel_on_kill, durable, clusters
+        self._knows_jobs = False
+        self._nonce: str | None = None  # of the job that the attempt continues with
         self._cluster: str | None = None  # connection of the cluster that the attempt depends on
         self._memory = Memory()  # without the job of the attempt
         self._store = context.get("task_state_store") if durable else None
         if durable and self._store is None:
             task.log.warning("There is no task state store: a retry will not find the Ray job of this attempt")
 
-    def find_job(self, clusters: Sequence[str], strategy: str, submission_id: str | None) -> CurrentJob:
+    def find_job(self, strategy: str, submission_id: str | None) -> CurrentJob:
         """The job to continue with: one of an earlier attempt, or one that is still to be submitted.
 
-        :param clusters: connections of the attempt.
         :param strategy: how to choose one of them for a new job.
         :param submission_id: the author's choice of an id for a new job.
         :raises RayRequestError: when an earlier job cannot be looked up, or no cluster is healthy.
         :raises RayJobStopping: when an earlier job that has to end first has not stopped yet.
         """
+        clusters = self._clusters()
         self._cluster = None
         remembered = self._remembered()
-        earlier = EarlierJobs(remembered.jobs)
+        earlier = self._earlier(remembered)
         self._answer_for(earlier.newest, earlier.reached[1:])
         earlier.check_connections(clusters)
-        current = CurrentAttempt(clusters, self._ti.max_tries, remembered.failed_on)
+        current = self._current(clusters, remembered)
         step = earlier.look_and_stop(current)
         record = step.job or self._choose(earlier, current, strategy, submission_id)
         left_behind = earlier.left_behind(record, current)
@@ -98,6 +109,9 @@ class Attempt:
         self._cluster = record.conn_id
         # A cluster that an earlier attempt used has accepted the connection's credentials before.
         hook = RayHook(record.conn_id, accepted=earlier.find(record) is not None)
+        # Whichever attempt chose the id, the job is now that of this one.
+        record = replace(record, max_tries=self._ti.max_tries)
+        self._nonce = record.nonce
         return CurrentJob(record, hook, step.status if isinstance(step, Adopt) else None)
 
     def remember(self, job: CurrentJob) -> None:
@@ -143,14 +157,20 @@ class Attempt:
         hook = RayHook(event["conn_id"], accepted=True)
         # Looked up now, because on_kill must not send requests to Airflow.
         hook.get_config()
-        self._cluster = hook.conn_id
+        self._cluster, self._nonce = hook.conn_id, event["nonce"]
         own = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
         self._answer_for(own, [StoppableJob.reach(**job) for job in event["left_behind"]])
         return hook
 
     def resume_remembered(self) -> None:
-        """Take responsibility for all jobs that the task remembers, after a trigger that failed without an event."""
-        earlier = EarlierJobs(self._remembered().jobs)
+        """Take responsibility for all jobs of the task, after a trigger that failed without an event."""
+        remembered = self._remembered()
+        earlier = self._earlier(remembered)
+        if remembered == Memory():
+            self._search(earlier)
+            if not earlier.exist:
+                said = "No active Ray job of this task was found; one whose submission is on its way may still arrive"
+                self._task.log.warning(said)
         self._answer_for(earlier.newest, earlier.reached[1:])
 
     def note_timeout(self, outcome: Outcome) -> None:
@@ -165,12 +185,16 @@ class Attempt:
 
     def stop_left_behind(self) -> None:
         """Ask the jobs of earlier attempts to stop, for the last time."""
-        stop_all([(job, pacing.LAST_STOP_SECONDS) for job in self.left_behind], self._task.log)
+        jobs = [*self.left_behind, *self._late_arrivals()]
+        stop_all([(job, pacing.LAST_STOP_SECONDS) for job in jobs], self._task.log)
         self.left_behind = ()
 
     def kill(self) -> None:
         """Stop the jobs of a task that is killed while it holds a worker."""
         self.is_killed = True
+        if not self._knows_jobs and self._ti.try_number > 1:
+            said = "The task was killed before it knew the Ray jobs of its earlier attempts; one may still be running"
+            self._task.log.warning(said)
         jobs = [*self.left_behind]
         if self.job is not None and self._cancel_on_kill:
             jobs.append(self.job)
@@ -195,6 +219,35 @@ class Attempt:
             self._remember_fault(error)
             raise
 
+    def _search(self, earlier: EarlierJobs) -> None:
+        """Search the clusters; a fault must not hide how the attempt ends."""
+        try:
+            earlier.search(self._current(self._clusters(), Memory()))
+        except Exception as error:
+            self._task.log.error("Cannot look for active Ray jobs of this task: %s", error)
+
+    def _late_arrivals(self) -> list[StoppableJob]:
+        """Jobs of earlier attempts that nobody remembers and that arrived after the attempt had searched."""
+        if self._nonce is None or self._ti.try_number <= 1:
+            return []
+        earlier = self._earlier(Memory())
+        self._search(earlier)
+        known = {self._nonce, *(job.nonce for job in self.left_behind)}
+        return [job for job in earlier.reached if job.nonce not in known]
+
+    def _earlier(self, remembered: Memory) -> EarlierJobs:
+        ti = self._ti
+        return EarlierJobs(remembered.jobs, memory.stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index))
+
+    def _current(self, clusters: Sequence[str], remembered: Memory) -> CurrentAttempt:
+        return CurrentAttempt(
+            clusters,
+            self._ti.max_tries,
+            remembered.failed_on,
+            self._ti.try_number,
+            resumes=self._durable and remembered == Memory(),
+        )
+
     def _remembered(self) -> Memory:
         return memory.read(self._store, self._ti.max_tries)
 
@@ -203,11 +256,19 @@ class Attempt:
     ) -> TaskJob:
         """What to submit, on a cluster that is chosen now."""
         self._answer_for(None, map(earlier.find, earlier.left_behind(None, current)))
-        chosen = selection.choose(current.clusters, strategy, self._context, current.failed_on).conn_id
+        # A cluster that could not be searched may have a job that nobody remembers.
+        avoided = [*(each for each in earlier.unsearched if each not in current.failed_on), *current.failed_on]
+        chosen = selection.choose(current.clusters, strategy, self._context, avoided).conn_id
         # A job that may be there, or never arrived, keeps its id.
         again = earlier.resubmission(chosen, current)
         has_predecessor = earlier.exist or (self._store is None and self._ti.try_number > 1)
-        return again or memory.new_job(self._ti, chosen, submission_id, has_predecessor=has_predecessor)
+        return again or memory.new_job(
+            self._ti,
+            chosen,
+            submission_id,
+            has_predecessor=has_predecessor,
+            session=earlier.session_of(chosen),
+        )
 
     def _answer_for(self, own: StoppableJob | None, left_behind: Iterable[StoppableJob | None]) -> None:
         """From now on a kill stops these jobs; one that came before stops them now.
@@ -215,14 +276,13 @@ class Attempt:
         :param own: that of the attempt, if it may exist.
         :param left_behind: those of earlier attempts that may be active.
         """
+        self._knows_jobs = True
         self.job = own
         self.left_behind = [job for job in left_behind if job is not None]
         if self.is_killed:
             self.kill()
 
     def _leave_or_stop(self, error: Exception) -> None:
-        if self.job is None and not self.left_behind:
-            return
         log = self._task.log
         is_final = self._store is None or isinstance(error, AirflowSkipException | AirflowFailException)
         if is_final or not is_retried_after(error, self._task.retry_policy, self._context):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,16 +13,20 @@ from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.decision import (
     Adopt,
     CurrentAttempt,
+    FoundJob,
     GiveUp,
+    Search,
     SeenJob,
     StopFirst,
     Submit,
     decide,
+    join,
     resubmission,
 )
 from airflow_provider_ray.jobs.stopping import NOT_STOPPED, StoppableJob, stop_all
 
 if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import JobDetails
     from airflow_provider_ray.client.errors import RayError
     from airflow_provider_ray.jobs.memory import TaskJob
 
@@ -30,19 +34,23 @@ log = logging.getLogger(__name__)
 
 
 class EarlierJobs:
-    """Jobs that earlier attempts of a task have remembered.
+    """Jobs of earlier attempts of a task: those that it remembers, and those that are found on the clusters.
 
     A job whose connection no longer exists, or cannot work, is out of reach: it stays remembered and does not influence
     the decision.
 
     :param remembered: the jobs, the newest first.
+    :param stamps: what the metadata of the task's jobs says about it.
     """
 
-    def __init__(self, remembered: Sequence[TaskJob]) -> None:
+    def __init__(self, remembered: Sequence[TaskJob], stamps: Mapping[str, str]) -> None:
         found = {job: StoppableJob.reach(job.conn_id, job.submission_id, job.nonce) for job in remembered}
         self._reached = {job: stoppable for job, stoppable in found.items() if stoppable is not None}
         self.out_of_reach = [job for job, stoppable in found.items() if stoppable is None]
+        self.unsearched: Mapping[str, RayError] = {}
         self._seen: Sequence[SeenJob] = ()
+        self._stamps = stamps
+        self._sessions: dict[str, str] = {}
 
     @property
     def reached(self) -> list[StoppableJob]:
@@ -75,7 +83,7 @@ class EarlierJobs:
     def look_and_stop(self, current: CurrentAttempt) -> Adopt | Submit:
         """Look the jobs up, stop those that have to be stopped, and return how the attempt continues.
 
-        :raises RayRequestError: when the newest job cannot be looked up.
+        :raises RayRequestError: when the newest job cannot be looked up, or nothing is known of any job.
         :raises RayJobStopping: when a job that has to end before another is submitted has not stopped yet.
         """
         newest = next(iter(self._reached), None)
@@ -85,11 +93,49 @@ class EarlierJobs:
         if self._is_rejected and patient is None:
             # No other cluster may take over a job that is running.
             self._seen = self._look(newest)
-        while isinstance(step := decide(self._seen, current), StopFirst):
-            self._stop(step)
-        if isinstance(step, GiveUp):
-            raise step.job.fault or _still_stopping(step.job)
-        return step
+        unsearched: Mapping[str, RayError] | None = None
+        while True:
+            step = decide(self._seen, current, unsearched)
+            if isinstance(step, StopFirst):
+                self._stop(step)
+            elif isinstance(step, Search):
+                # With nothing to go by, the answer of a task's only cluster is worth a long wait.
+                is_patient = not self._seen and not current.is_first and len(current.clusters) == 1
+                unsearched = self.search(current, is_patient=is_patient)
+            elif isinstance(step, GiveUp):
+                raise _fault(step)
+            else:
+                return step
+
+    def search(self, current: CurrentAttempt, *, is_patient: bool = False) -> Mapping[str, RayError]:
+        """Search all clusters at the same time for active jobs that the task does not remember.
+
+        :param is_patient: wait for ``[ray] fault_budget`` while a cluster does not answer.
+        :returns: clusters that could not be searched, and why.
+        """
+        from airflow_provider_ray.client.clusters.asking import Question, ask_all
+        from airflow_provider_ray.client.errors import RayError
+        from airflow_provider_ray.client.jobs.search import search
+        from airflow_provider_ray.client.sync import run_sync
+
+        budget, within = (None, None) if is_patient else (pacing.HICCUP_SECONDS, pacing.EARLIER_JOBS_SECONDS)
+        ask = partial(search, metadata=self._stamps, with_session=len(current.clusters) > 1, budget=budget)
+        # An earlier attempt, whose jobs are worth the wait, has reached the cluster.
+        hooks = [RayHook(conn_id, accepted=is_patient) for conn_id in current.clusters]
+        questions = [Question(hook.get_conn(), ask, within) for hook in hooks]
+        answers = dict(zip(current.clusters, run_sync(lambda: ask_all(questions)), strict=True))
+        self.unsearched = {conn_id: each for conn_id, each in answers.items() if isinstance(each, RayError)}
+        for conn_id, fault in self.unsearched.items():
+            log.warning("Cannot search %s for active jobs of this task: %s", conn_id, fault)
+        found = {conn_id: each for conn_id, each in answers.items() if not isinstance(each, RayError)}
+        self._sessions = {conn_id: each.session for conn_id, each in found.items() if each.session}
+        self._take_other_connections()
+        self._join([_found(conn_id, job) for conn_id, each in found.items() for job in each.jobs], current)
+        return self.unsearched
+
+    def session_of(self, conn_id: str) -> str | None:
+        """Session of a cluster that was searched, if the task has several connections."""
+        return self._sessions.get(conn_id)
 
     def resubmission(self, conn_id: str, current: CurrentAttempt) -> TaskJob | None:
         """See :func:`~airflow_provider_ray.jobs.decision.resubmission`."""
@@ -111,26 +157,53 @@ class EarlierJobs:
 
         :param patient: the job whose cluster gets the time that faults are sat out for; the others must answer soon.
         """
+        return self._look_up({job: None if job is patient else pacing.EARLIER_JOBS_SECONDS for job in self._reached})
+
+    def _look_up(self, jobs: Mapping[TaskJob, float | None]) -> list[SeenJob]:
+        """Look jobs up on their clusters, within some seconds each; None sits out faults."""
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
-        from airflow_provider_ray.client.jobs.submission import find
+        from airflow_provider_ray.client.jobs.submission import has_nonce, look_up
         from airflow_provider_ray.client.sync import run_sync
 
         questions = []
-        for job, stoppable in self._reached.items():
-            client = stoppable.hook.get_conn()
-            client.accepted = job is patient
-            ask = partial(find, submission_id=job.submission_id, nonce=job.nonce)
-            questions.append(Question(client, ask, None if job is patient else pacing.EARLIER_JOBS_SECONDS))
+        for job, within in jobs.items():
+            client = self._reached[job].hook.get_conn()
+            client.accepted = within is None
+            questions.append(Question(client, partial(look_up, submission_id=job.submission_id), within))
         answers = run_sync(lambda: ask_all(questions)) if questions else []
         seen = []
-        for job, answer in zip(self._reached, answers, strict=True):
+        for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, RayError):
                 log.warning("Ray job %s on %s cannot be looked up: %s", job.submission_id, job.conn_id, answer)
                 seen.append(SeenJob(job=job, fault=answer))
+            elif answer is not None and not has_nonce(answer, job.nonce):
+                seen.append(SeenJob(job=job, is_id_taken=True))
             else:
                 seen.append(SeenJob(job=job, known=answer))
         return seen
+
+    def _take_other_connections(self) -> None:
+        """Look jobs that could not be looked up up again through other connections to the same cluster."""
+        others = {
+            each.job: replace(each.job, conn_id=conn_id)
+            for each in self._seen
+            if each.fault is not None
+            for conn_id, session in self._sessions.items()
+            if session == each.job.session
+        }
+        for job in others.values():
+            self._reached[job] = StoppableJob(RayHook(job.conn_id), job.submission_id, job.nonce)
+        again = dict(
+            zip(others, self._look_up(dict.fromkeys(others.values(), pacing.EARLIER_JOBS_SECONDS)), strict=True)
+        )
+        self._seen = [again.get(each.job, each) for each in self._seen]
+
+    def _join(self, found: Sequence[FoundJob], current: CurrentAttempt) -> None:
+        self._seen = join(self._seen, found, current)
+        for job in (each.job for each in self._seen if each.job not in self._reached):
+            log.info("Ray job %s of an earlier attempt is active on %s", job.submission_id, job.conn_id)
+            self._reached[job] = StoppableJob(RayHook(job.conn_id), job.submission_id, job.nonce)
 
     def _stop(self, step: StopFirst) -> None:
         """Ask jobs to stop and note how that went; the end of a lost one might never come."""
@@ -151,6 +224,20 @@ def _after_stop(seen: SeenJob, result: object) -> SeenJob:
     fault = result if isinstance(result, RayError) else None
     known = result if isinstance(result, JobDetails) else (seen.known if fault else None)
     return replace(seen, known=known, fault=fault, asked_to_stop=True)
+
+
+def _found(conn_id: str, job: JobDetails) -> FoundJob:
+    from airflow_provider_ray.client.jobs.submission import NONCE_KEY
+
+    return FoundJob(conn_id=conn_id, known=job, nonce=(job.metadata or {})[NONCE_KEY])
+
+
+def _fault(step: GiveUp) -> RayError:
+    if step.job is None:
+        if step.fault is None:
+            raise ValueError("nothing is known about why an attempt gives up")
+        return step.fault
+    return step.job.fault or _still_stopping(step.job)
 
 
 def _still_stopping(seen: SeenJob) -> RayError:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from airflow_provider_ray.hooks import options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -21,17 +23,31 @@ STATE_KEY = "ray_job"
 # XComs that name the task's current job before it ends, for submit.output["submission_id"] in Dags.
 CONN_ID_KEY = "conn_id"
 SUBMISSION_ID_KEY = "submission_id"
+# Metadata of a job: which attempt submitted it.
+TRY_NUMBER_KEY = "airflow_try_number"
+MAX_TRIES_KEY = "airflow_max_tries"
 _NAME_LENGTH = 60
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def stamps(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> dict[str, str]:
     """The entries in a job's metadata that name the task instance which submitted it."""
+    from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY
+
     return {
+        INSTALLATION_KEY: options.installation(),
         "airflow_dag_id": dag_id,
         "airflow_run_id": run_id,
         "airflow_task_id": task_id,
         "airflow_map_index": str(map_index),
     }
+
+
+def choice_of(metadata: Mapping[str, str]) -> tuple[int, int]:
+    """The ``max_tries`` and ``try_number`` of the attempt that submitted a job, as its metadata has them; -1 if not."""
+    numbers = (metadata.get(key, "") for key in (MAX_TRIES_KEY, TRY_NUMBER_KEY))
+    max_tries, try_number = (int(text) if _NUMBER.fullmatch(text) else -1 for text in numbers)
+    return max_tries, try_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +60,8 @@ class TaskJob:
     :param max_tries: the task's ``max_tries`` when the id was chosen.
     :param stopping: the job got a stop request because its time was up, so no attempt resumes it.
     :param lost: the job was given up as lost, so no attempt resumes it or waits for its end.
+    :param session: session of the cluster, by which another connection to it is recognized; None if the task has only
+        one connection.
     """
 
     conn_id: str
@@ -52,12 +70,18 @@ class TaskJob:
     max_tries: int
     stopping: bool = False
     lost: bool = False
+    session: str | None = None
 
     def metadata(self, ti: RuntimeTaskInstanceProtocol) -> dict[str, str]:
-        """The entries in the job's metadata by which its task finds it; the same for all attempts that resume it."""
+        """The entries in the job's metadata by which its task finds it, and which tell what a later attempt may do."""
         from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 
-        return {**stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index), NONCE_KEY: self.nonce}
+        return {
+            **stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index),
+            TRY_NUMBER_KEY: str(ti.try_number),
+            MAX_TRIES_KEY: str(ti.max_tries),
+            NONCE_KEY: self.nonce,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +140,17 @@ def read(store: Any, max_tries: int) -> Memory:
 
 
 def new_job(
-    ti: RuntimeTaskInstanceProtocol, conn_id: str, submission_id: str | None, *, has_predecessor: bool
+    ti: RuntimeTaskInstanceProtocol,
+    conn_id: str,
+    submission_id: str | None,
+    *,
+    has_predecessor: bool,
+    session: str | None = None,
 ) -> TaskJob:
     """A new job. Its id is the author's, or a readable name with a random part, since Ray never forgets an id.
 
     :param submission_id: the author's choice; if an earlier job used it, the new one gets a suffix.
+    :param session: session of the cluster, if it matters.
     """
     from airflow_provider_ray.client.api.job_spec import SUBMISSION_ID_LIMIT
 
@@ -130,7 +160,7 @@ def new_job(
         submission_id = "-".join(part for part in (_slug(ti.dag_id), _slug(ti.task_id), index, nonce) if part)
     elif has_predecessor:
         submission_id = f"{submission_id[: SUBMISSION_ID_LIMIT - len(nonce) - 1]}-{nonce}"
-    return TaskJob(conn_id=conn_id, submission_id=submission_id, nonce=nonce, max_tries=ti.max_tries)
+    return TaskJob(conn_id=conn_id, submission_id=submission_id, nonce=nonce, max_tries=ti.max_tries, session=session)
 
 
 def _slug(name: str) -> str:

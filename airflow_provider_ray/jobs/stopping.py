@@ -84,7 +84,7 @@ def stop_all(
     ]
     results = run_sync(lambda: ask_all(questions)) if questions else []
     for (job, _), result in zip(stops, results, strict=True):
-        log_stopped(task_log, job.hook.conn_id, job.submission_id, result)
+        log_stopped(task_log, job.hook.conn_id, job.submission_id, result, may_arrive=job.may_arrive)
     return results
 
 
@@ -109,14 +109,25 @@ def tell_unwatched(task_log: Logger, job: StoppableJob) -> None:
     )
 
 
-def log_stopped(task_log: Logger, conn_id: str, submission_id: str, result: JobDetails | BaseException | None) -> None:
+def log_stopped(
+    task_log: Logger,
+    conn_id: str,
+    submission_id: str,
+    result: JobDetails | BaseException | None,
+    *,
+    may_arrive: bool = False,
+) -> None:
     """Write the result of a stop request to the task log.
 
     :param result: the job as last seen, None if the cluster has no such job, or the fault.
+    :param may_arrive: the submission of the job may still be on its way.
     """
     if isinstance(result, BaseException):
         said = "Ray job %s on %s could not be stopped and may still be running: %s"
         task_log.log(logging.ERROR, said, submission_id, conn_id, result)
+    elif result is None and may_arrive:
+        said = "Ray job %s is not on %s, but its submission may still arrive, and nothing would stop it then; %s"
+        task_log.log(logging.ERROR, said, submission_id, conn_id, "the next attempt looks for it")
     else:
         status = result.status if result else "the cluster has no such job"
         task_log.log(logging.INFO, "Asked Ray job %s to stop: %s", submission_id, status)

@@ -179,7 +179,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         attempt = self._begin(context)
         with attempt.guarding_jobs():
             while True:
-                job = attempt.find_job(selection.resolve(self.conn_id), self.strategy, self.submission_id)
+                job = attempt.find_job(self.strategy, self.submission_id)
                 spec = None if job.is_adopted else self._spec(context, job)
                 self._announce(context, job)
                 ready = None if spec is None else self._upload(job, spec)
@@ -229,7 +229,13 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         self.runtime_env = hidden(self.runtime_env)
 
     def _begin(self, context: Context) -> Attempt:
-        self._attempt = Attempt(self, context, durable=self.durable, cancel_on_kill=self.cancel_on_kill)
+        self._attempt = Attempt(
+            self,
+            context,
+            durable=self.durable,
+            cancel_on_kill=self.cancel_on_kill,
+            clusters=lambda: selection.resolve(self.conn_id),
+        )
         self._attempt.is_killed = self._is_killed
         return self._attempt
 

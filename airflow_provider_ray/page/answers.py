@@ -17,6 +17,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_ray.client import fault_words
 from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
 from airflow_provider_ray.client.errors import RayError
+from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY
+from airflow_provider_ray.hooks import options
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.models import JobDetails
@@ -32,7 +34,7 @@ _KIND = re.compile(r"[A-Z_]{1,60}")
 def stamped_dags(watches: Collection[ClusterWatch]) -> set[str]:
     """Dags that the jobs on the page say they belong to."""
     jobs = (job for watch in watches for job in _newest(watch)[:JOBS_SHOWN])
-    return {dag_id for job in jobs if (dag_id := (job.metadata or {}).get("airflow_dag_id"))}
+    return {dag_id for job in jobs if (dag_id := _own_metadata(job).get("airflow_dag_id"))}
 
 
 def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]) -> dict[str, Any]:
@@ -71,7 +73,9 @@ def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop
 
     :param submission_id: the job that the task submitted last, or waits for.
     """
-    active = [job for job in watch.jobs.current or () if job.submission_id == submission_id or _is_of(job, task)]
+    stamps = task.stamps().items()
+    listed = ((job, job.metadata or {}) for job in watch.jobs.current or ())
+    active = [job for job, has in listed if job.submission_id == submission_id or stamps <= has.items()]
     jobs = {job.submission_id or job.job_id: job for job in active}
     single = watch.single.get(submission_id)
     if single is not None and single.value is not None:
@@ -138,7 +142,7 @@ def _job(job: JobDetails, watch: ClusterWatch, dags: Collection[str]) -> dict[st
         "ended_ms": job.end_time_ms,
         "exit_code": job.driver_exit_code,
         "error_type": job.error_type if job.error_type and _KIND.fullmatch(job.error_type) else None,
-        "task": _task(job.metadata or {}, dags),
+        "task": _task(_own_metadata(job), dags),
         "url": watch.config.job_url(name) if watch.config and name else None,
     }
 
@@ -149,8 +153,10 @@ def _task(metadata: Mapping[str, str], dags: Collection[str]) -> dict[str, str |
     return stamps if stamps["dag_id"] in dags and stamps["run_id"] and stamps["task_id"] else None
 
 
-def _is_of(job: JobDetails, task: Task) -> bool:
-    return task.stamps().items() <= (job.metadata or {}).items()
+def _own_metadata(job: JobDetails) -> Mapping[str, str]:
+    """The metadata of a job that this Airflow submitted; nothing else says which of its tasks a job belongs to."""
+    metadata = job.metadata or {}
+    return metadata if metadata.get(INSTALLATION_KEY) == options.installation() else {}
 
 
 def _applications(watch: ClusterWatch) -> list[dict[str, str | None]] | None:

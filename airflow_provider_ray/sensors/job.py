@@ -12,6 +12,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.compat.tasks import fail_sensor
+from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
@@ -36,7 +37,8 @@ class RayJobSensor(BaseSensorOperator):
 
     :param submission_id: the job. (templated)
     :param metadata: instead of an id, entries that the job's metadata must contain; the newest such job counts, and
-        the sensor waits for one to appear. (templated)
+        the sensor waits for one to appear. Jobs that another Airflow submitted to the same cluster are passed over,
+        unless ``airflow_installation`` is one of the entries. (templated)
     :param conn_id: connection of type ``ray``, or a label selector that only one cluster matches. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :param fetch_logs: write the driver log to the task log; in poke and reschedule mode, only once the job has ended.
@@ -116,6 +118,7 @@ class RayJobSensor(BaseSensorOperator):
             look,
             submission_id=self.submission_id,
             metadata=self.metadata,
+            installation=options.installation(),
             logger=self.log if self.fetch_logs else None,
             fault_budget=fault_budget,
         )

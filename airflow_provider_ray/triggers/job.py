@@ -11,6 +11,7 @@ from airflow.sdk import TaskInstanceState
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.compat.triggerer import amask_secret, state_of
+from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
 from airflow_provider_ray.jobs.encryption import decrypt
@@ -149,6 +150,7 @@ class RayJobTrigger(RayTrigger):
                 client,
                 submission_id=self.submission_id,
                 metadata=self.metadata,
+                installation=options.installation(),
                 poll_interval=self.poll_interval,
                 timeout=_left(self.end_time, waited),
                 startup_timeout=_left(self.startup_end_time, waited),
@@ -182,7 +184,7 @@ class RayJobTrigger(RayTrigger):
         """Submit the job, unless the cluster has it already, and return for how many seconds it waited for room."""
         from airflow_provider_ray.client.api.job_spec import JobSpec
         from airflow_provider_ray.client.jobs.admission import place
-        from airflow_provider_ray.client.jobs.submission import post
+        from airflow_provider_ray.client.jobs.submission import check_package, post
 
         spec = JobSpec(**decrypt(submission["spec"]))
         await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
@@ -198,6 +200,7 @@ class RayJobTrigger(RayTrigger):
         )
         async with room as job:
             if job is None:
+                await check_package(client, spec)
                 self._submitting = True
                 await post(client, spec)
                 self._submitting = False
@@ -226,7 +229,9 @@ class RayJobTrigger(RayTrigger):
         jobs = self._jobs_to_stop()
         results = await asyncio.gather(*(self._stop(job) for job in jobs), return_exceptions=True)
         for job, left in zip(jobs, results, strict=True):
-            log_stopped(self.log, job["conn_id"], job["submission_id"], left)
+            log_stopped(
+                self.log, job["conn_id"], job["submission_id"], left, may_arrive=self._submitting and self._is_own(job)
+            )
         await has_read(0, pacing.LOG_LAST_WORDS_SECONDS)
 
     def _jobs_to_stop(self) -> Sequence[Mapping[str, Any]]:
@@ -238,11 +243,14 @@ class RayJobTrigger(RayTrigger):
         nonce = self.ownership["nonce"] if self.ownership else None
         return {"conn_id": self.conn_id, "submission_id": self.submission_id, "nonce": nonce}
 
+    def _is_own(self, job: Mapping[str, Any]) -> bool:
+        return bool(job["submission_id"] == self.submission_id)
+
     async def _stop(self, job: Mapping[str, Any]) -> JobDetails | None:
         from airflow_provider_ray.client.api.ray_client import RayClient
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
-        is_own = job["submission_id"] == self.submission_id
+        is_own = self._is_own(job)
         look_up = RayHook(job["conn_id"]).aget_config
         config = self._known_client.config if is_own and self._known_client else await look_up()
         # A separate client, so that no queue delays a stop.

@@ -43,6 +43,7 @@ class FakeDashboard(FakeCluster):
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
+        self._late: list[asyncio.Task[None]] = []
         self._thread = threading.Thread(target=self._run, name="fake-dashboard", daemon=True)
 
     def __enter__(self) -> Self:
@@ -79,6 +80,8 @@ class FakeDashboard(FakeCluster):
         self.serve_port = await _listen(runners[1], None, self._shared_serve_port)
         self._ready.set()
         await self._stop.wait()
+        for late in self._late:
+            late.cancel()
         for runner in runners:
             await runner.cleanup()
 
@@ -100,6 +103,8 @@ class FakeDashboard(FakeCluster):
         fault.times -= 1
         if fault.handled:
             await handler(request)
+        if fault.late:
+            self._late.append(asyncio.create_task(_after(fault.late, handler, request)))
         if fault.kind == "hang":
             await self._stop.wait()
         if isinstance(fault.kind, int):
@@ -152,6 +157,11 @@ async def _listen(runner: web.AppRunner, tls: ssl.SSLContext | None, shared_port
 def _hits(fault: Fault, request: web.Request) -> bool:
     asked = fault.method in (None, request.method) and request.path.startswith(fault.path)
     return asked and fault.times > 0
+
+
+async def _after(seconds: float, handler: Handler, request: web.Request) -> None:
+    await asyncio.sleep(seconds)
+    await handler(request)
 
 
 def _drop(request: web.Request) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import uuid4
 
 from aiohttp import web
 
@@ -92,6 +93,7 @@ class Fault:
 
     :param kind: a status, or a closed connection, a connection that stays silent, or an answer cut in half.
     :param handled: the request takes effect before the fault strikes.
+    :param late: seconds after the fault at which the request takes effect, as on a busy head; 0 for never.
     """
 
     kind: int | Literal["close", "hang", "cut"]
@@ -100,6 +102,7 @@ class Fault:
     path: str = "/"
     text: str = "fault"
     handled: bool = False
+    late: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -140,7 +143,7 @@ class FakeCluster:
 
     def __init__(self, ray_version: str, token: str | None) -> None:
         self.ray_version = ray_version
-        self.session_name = "session_1"
+        self.session_name = f"session_{uuid4().hex}"
         self.token = token
         self.jobs: dict[str, Job] = {}
         self.outcomes: dict[str, Outcome] = {}

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayError, RayJobTimeout, RayTriggerError
-from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce
+from airflow_provider_ray.client.jobs.submission import NONCE_KEY, check_package, has_nonce
 from airflow_provider_ray.client.jobs.waiting import intervals
 from airflow_provider_ray.client.states import is_terminal
 
@@ -154,13 +154,14 @@ class _InFlight:
     async def _keep_package(self, client: RayClient, spec: JobSpec) -> None:
         """Request the job's uploaded package now and then, so that Ray does not forget it."""
         uri = str(spec.runtime_env.get("working_dir") or "")
-        if not uri.startswith("gcs://") or self._packages.get(uri, 0.0) > monotonic():
+        if self._packages.get(uri, 0.0) > monotonic():
             return
         self._packages[uri] = monotonic() + pacing.PACKAGE_SECONDS
-        if not await retrying(lambda: client.cluster.has_package(uri)):
+        try:
+            await check_package(client, spec)
+        except RayTriggerError:
             del self._packages[uri]
-            reason = f"was not submitted: its cluster has lost {uri}; another attempt uploads it again"
-            raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
+            raise
 
 
 _by_client: WeakKeyDictionary[RayClient, _InFlight] = WeakKeyDictionary()

@@ -99,6 +99,7 @@ async def watch(
     *,
     submission_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    installation: str | None = None,
     poll_interval: float,
     timeout: float | None,
     startup_timeout: float | None = None,
@@ -112,6 +113,7 @@ async def watch(
 
     :param submission_id: the job; None to wait for the newest job with ``metadata`` first.
     :param metadata: what the job's metadata must contain.
+    :param installation: the Airflow that looks for it, see :func:`~airflow_provider_ray.client.jobs.waiting.find_job`.
     :param poll_interval: longest time between two polls, in seconds.
     :param timeout: seconds from now, None for no limit.
     :param startup_timeout: seconds from now within which the job must leave PENDING, None for no limit.
@@ -123,7 +125,7 @@ async def watch(
     try:
         if submission_id is None:
             submission_id, timeout = await wait_for_submission(
-                client, metadata or {}, poll_interval=poll_interval, timeout=timeout
+                client, metadata or {}, installation, poll_interval=poll_interval, timeout=timeout
             )
         job = await wait_for_job(
             client,
@@ -144,6 +146,7 @@ async def look(
     *,
     submission_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    installation: str | None = None,
     logger: Logger | None = None,
     fault_budget: float | None = None,
 ) -> Outcome | None:
@@ -156,7 +159,7 @@ async def look(
         if submission_id is not None:
             job: JobDetails | None = await get_for_certain(client, submission_id, budget=fault_budget)
         else:
-            job = await retrying(lambda: find_job(client, metadata or {}), fault_budget)
+            job = await retrying(lambda: find_job(client, metadata or {}, installation), fault_budget)
     except RayError as fault:
         return Outcome(fault=fault)
     client.accepted = True

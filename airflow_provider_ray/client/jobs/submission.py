@@ -16,6 +16,7 @@ from airflow_provider_ray.client.errors import (
     RayNotADashboard,
     RayNotFound,
     RayRequestRefused,
+    RayTriggerError,
 )
 from airflow_provider_ray.client.jobs.packaging import upload_working_dir
 
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PACKAGE_SCHEME = "gcs://"
+
 # Random text in a job's metadata, by which the submitter recognizes its own job.
 NONCE_KEY = "airflow_nonce"
+# The Airflow that submitted a job; several may share a cluster and have equal Dags, runs and tasks.
+INSTALLATION_KEY = "airflow_installation"
 
 
 async def submit(client: RayClient, spec: JobSpec) -> None:
@@ -53,6 +58,21 @@ async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
         expected = f"Ray 2.54 or newer on the cluster, which runs {version.ray_version}"
         raise RayConfigError("entrypoint_label_selector", "a value", expected)
     return replace(spec, runtime_env=await upload_working_dir(client, spec.runtime_env))
+
+
+async def check_package(client: RayClient, spec: JobSpec) -> None:
+    """Make sure that the cluster still has the package that a prepared job needs; asking makes Ray keep it.
+
+    :raises RayTriggerError: when the cluster has forgotten it, and does not have the job yet.
+    :raises RayRequestError: when the cluster refuses a request, or is unavailable for longer than ``[ray]
+        fault_budget``.
+    """
+    uri = str(spec.runtime_env.get("working_dir") or "")
+    if not uri.startswith(PACKAGE_SCHEME) or await retrying(lambda: client.cluster.has_package(uri)):
+        return
+    if await find(client, spec.submission_id, spec.metadata[NONCE_KEY]) is None:
+        reason = f"was not submitted: its cluster has lost {uri}; another attempt uploads it again"
+        raise RayTriggerError(f"Ray job {spec.submission_id!r} {reason}")
 
 
 async def post(client: RayClient, spec: JobSpec) -> None:
@@ -81,11 +101,16 @@ async def post(client: RayClient, spec: JobSpec) -> None:
 
 async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails | None:
     """The job submitted with this nonce; None if the cluster definitely has no such job."""
+    job = await look_up(client, submission_id)
+    return job if job is not None and has_nonce(job, nonce) else None
+
+
+async def look_up(client: RayClient, submission_id: str) -> JobDetails | None:
+    """The job with this id, whoever submitted it; None if the cluster definitely has none."""
     try:
-        job = await get_for_certain(client, submission_id, was_there=True)
+        return await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:
         return None
-    return job if has_nonce(job, nonce) else None
 
 
 async def get_for_certain(

@@ -19,7 +19,7 @@ from airflow_provider_ray.client.errors import (
     RayNotADashboard,
     RayNotFound,
 )
-from airflow_provider_ray.client.jobs.submission import get_for_certain, has_nonce
+from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, get_for_certain, has_nonce
 from airflow_provider_ray.client.states import PENDING, STOPPED, SUCCEEDED, is_terminal
 
 if TYPE_CHECKING:
@@ -153,10 +153,16 @@ async def _stop_late(client: RayClient, job: JobDetails, log: DriverLog | None) 
 
 
 async def wait_for_submission(
-    client: RayClient, metadata: Mapping[str, str], *, poll_interval: float, timeout: float | None
+    client: RayClient,
+    metadata: Mapping[str, str],
+    installation: str | None = None,
+    *,
+    poll_interval: float,
+    timeout: float | None,
 ) -> tuple[str, float | None]:
     """Wait until the cluster has a job with this metadata; return its id and the seconds that remain.
 
+    :param installation: see :func:`find_job`.
     :param poll_interval: maximum seconds between two polls.
     :param timeout: seconds from now, None for no limit.
     :raises RayJobTimeout: when the time is up.
@@ -165,7 +171,7 @@ async def wait_for_submission(
     """
     deadline = None if timeout is None else monotonic() + timeout
     pauses = intervals(poll_interval)
-    while (job := await retrying(lambda: find_job(client, metadata))) is None:
+    while (job := await retrying(lambda: find_job(client, metadata, installation))) is None:
         left = _left(deadline)
         if left is not None and left <= 0:
             raise RayJobTimeout.from_message(f"No job with metadata {dict(metadata)} appeared in time")
@@ -173,16 +179,28 @@ async def wait_for_submission(
     return str(job.submission_id), _left(deadline)
 
 
-async def find_job(client: RayClient, metadata: Mapping[str, str]) -> JobDetails | None:
-    """The newest job whose metadata contains all of these entries; None if there is none."""
+async def find_job(
+    client: RayClient, metadata: Mapping[str, str], installation: str | None = None
+) -> JobDetails | None:
+    """The newest job whose metadata contains all of these entries; None if there is none.
+
+    :param installation: the Airflow that looks. Jobs of another one are passed over, unless ``metadata`` names it.
+        None does not tell them apart.
+    """
     newest = None
     for number, job in enumerate(await client.jobs.list(), start=1):
         is_newer = newest is None or (job.start_time_ms or 0) > (newest.start_time_ms or 0)
-        if is_newer and job.submission_id and metadata.items() <= (job.metadata or {}).items():
+        if is_newer and job.submission_id and _matches(job, metadata, installation):
             newest = job
         if number % pacing.SEARCHED_AT_ONCE == 0:
             await asyncio.sleep(0)
     return newest
+
+
+def _matches(job: JobDetails, wanted: Mapping[str, str], installation: str | None) -> bool:
+    has = job.metadata or {}
+    is_open_to_all = installation is None or INSTALLATION_KEY in wanted
+    return wanted.items() <= has.items() and (is_open_to_all or has.get(INSTALLATION_KEY, installation) == installation)
 
 
 async def stop_job(

@@ -22,11 +22,39 @@ def not_yet_applied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_declared_options_are_those_that_are_read() -> None:
-    assert set(DECLARED) == set(options.OPTIONS)
+    assert set(DECLARED) == {*options.OPTIONS, "installation"}
     for option, name in options.OPTIONS.items():
         default = getattr(pacing, name)
         assert DECLARED[option]["default"] == str(default)
         assert DECLARED[option]["type"] == {int: "integer", float: "float"}[type(default)]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "localhost:8080"),
+        ({"API__PORT": "8181"}, "localhost:8181"),
+        ({"CORE__EXECUTION_API_SERVER_URL": "http://api:8080/execution/"}, "api:8080/execution"),
+        (
+            {"CORE__EXECUTION_API_SERVER_URL": "http://api:8080", "API__BASE_URL": "https://a.example/prod"},
+            "a.example/prod",
+        ),
+        ({"API__BASE_URL": "https://user:very-private@a.example/"}, "a.example"),
+        ({"API__BASE_URL": "https://a.example", "RAY__INSTALLATION": " staging "}, "staging"),
+    ],
+    ids=str,
+)
+def test_an_airflow_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], name: str) -> None:
+    for key, value in given.items():
+        monkeypatch.setenv(f"AIRFLOW__{key}", value)
+    assert options.installation() == name
+
+
+@pytest.mark.parametrize("given", ["x" * 201, "a\nb"])
+def test_a_name_that_cannot_be_shown_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("AIRFLOW__RAY__INSTALLATION", given)
+    with pytest.raises(RayConfigError, match=r"\[ray\] installation: got .*; expected at most 200 printable"):
+        options.installation()
 
 
 @pytest.mark.parametrize("option", options.OPTIONS)

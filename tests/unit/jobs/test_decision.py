@@ -11,12 +11,15 @@ from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailab
 from airflow_provider_ray.jobs.decision import (
     Adopt,
     CurrentAttempt,
+    FoundJob,
     GiveUp,
+    Search,
     SeenJob,
     Step,
     StopFirst,
     Submit,
     decide,
+    join,
     resubmission,
 )
 from airflow_provider_ray.jobs.memory import TaskJob
@@ -41,6 +44,10 @@ def seen(job: TaskJob, state: str | RayError | None, *, asked: bool = False) -> 
         return SeenJob(job=job, fault=state, asked_to_stop=asked)
     known = state and JobDetails(submission_id=job.submission_id, status=state)
     return SeenJob(job=job, known=known or None, asked_to_stop=asked)
+
+
+def taken(job: TaskJob) -> SeenJob:
+    return SeenJob(job=job, is_id_taken=True)
 
 
 def lost(job: TaskJob) -> TaskJob:
@@ -108,7 +115,11 @@ ROWS: dict[str, tuple[list[SeenJob], CurrentAttempt, Step]] = {
     "cleared, away": ([seen(OLD, AWAY)], CLEARED, GiveUp(job=seen(OLD, AWAY))),
     "cleared, away, another cluster": ([seen(OLD, AWAY)], CLEARED_TWO, Submit()),
     "cleared, had succeeded": ([seen(OLD, "SUCCEEDED")], CLEARED, Submit()),
-    "cleared, never arrived": ([seen(OLD, None)], CLEARED, Submit()),
+    # Its submission may still be on its way: under the same id, only one of the two can run.
+    "cleared, never arrived": ([seen(OLD, None)], CLEARED, Submit(job=OLD)),
+    "cleared, never arrived, another job has its id": ([taken(OLD)], CLEARED, Submit()),
+    "retry, another job has its id": ([taken(OLD)], ONE, Submit(job=OLD)),
+    "another connection, never arrived": ([seen(NEW, None)], ONE, Submit()),
     "cleared, one runs on each cluster": (
         [seen(NEW, "RUNNING"), seen(OLD, "RUNNING")],
         CLEARED_TWO,
@@ -166,7 +177,78 @@ ROWS: dict[str, tuple[list[SeenJob], CurrentAttempt, Step]] = {
 
 @pytest.mark.parametrize(("earlier", "current", "step"), ROWS.values(), ids=ROWS)
 def test_the_next_step(earlier: list[SeenJob], current: CurrentAttempt, step: Step) -> None:
-    assert decide(earlier, current) == step
+    assert decide(earlier, current, {}) == step
+    # Nothing is submitted before the clusters have been searched.
+    assert decide(earlier, current) == (Search() if isinstance(step, Submit) else step)
+
+
+RETRY = replace(ONE, try_number=2, resumes=True)
+UNSEARCHED: dict[str, tuple[list[SeenJob], CurrentAttempt, list[str], Step]] = {
+    "the first attempt": ([], ONE, ["a"], Submit()),
+    "a retry that knows nothing": ([], RETRY, ["a"], GiveUp(fault=AWAY)),
+    "a retry that knows a job": ([seen(OLD, "FAILED")], replace(RETRY, resumes=False), ["a"], Submit()),
+    "a retry that could search one of two clusters": ([], replace(TWO, try_number=2), ["a"], Submit()),
+    "a retry that could search neither": ([], replace(TWO, try_number=2), ["a", "b"], GiveUp(fault=AWAY)),
+}
+
+
+@pytest.mark.parametrize(("earlier", "current", "clusters", "step"), UNSEARCHED.values(), ids=UNSEARCHED)
+def test_the_next_step_when_a_cluster_cannot_be_searched(
+    earlier: list[SeenJob], current: CurrentAttempt, clusters: list[str], step: Step
+) -> None:
+    assert decide(earlier, current, dict.fromkeys(clusters, AWAY)) == step
+
+
+def found(job: TaskJob, *, try_number: int = 1, max_tries: int = 3, age: int = 0) -> FoundJob:
+    """An active job on a cluster, stamped by the attempt that submitted it."""
+    metadata = {"airflow_try_number": str(try_number), "airflow_max_tries": str(max_tries)}
+    known = JobDetails(submission_id=job.submission_id, status="RUNNING", metadata=metadata, start_time_ms=1000 - age)
+    return FoundJob(conn_id=job.conn_id, known=known, nonce=job.nonce)
+
+
+FOUND: dict[str, tuple[list[SeenJob], list[FoundJob], CurrentAttempt, Step | str]] = {
+    "nothing": ([], [], RETRY, Submit()),
+    # The store was wiped, or has never been there.
+    "of the attempt before, nothing is remembered": ([], [found(OLD)], RETRY, Adopt(job=OLD, status="RUNNING")),
+    "of the attempts before, the newest counts": (
+        [],
+        [found(OLD, age=5), found(NEWEST, try_number=2)],
+        replace(RETRY, try_number=3),
+        StopFirst(jobs=(SeenJob(job=OLD, known=found(OLD, age=5).known),), wait=False),
+    ),
+    # A clear raises max_tries; Airflow 3.4 then forgets what the task remembered.
+    "before a clear": ([], [found(OLD, max_tries=2)], RETRY, "stop"),
+    # The task instance was deleted and made anew.
+    "before the first attempt": ([], [found(OLD)], replace(ONE, resumes=True), "stop"),
+    "of a higher number than this attempt": ([], [found(OLD, try_number=3)], RETRY, "stop"),
+    "without stamps of an attempt": ([], [found(OLD, try_number=-1, max_tries=-1)], RETRY, "stop"),
+    "each attempt submits": ([], [found(OLD)], replace(RETRY, resumes=False), "stop"),
+    "another one is remembered": ([seen(NEWEST, "FAILED")], [found(OLD)], replace(RETRY, resumes=False), "stop"),
+    # Two connections to one cluster.
+    "remembered, found again": (
+        [seen(OLD, AWAY)],
+        [found(replace(OLD, conn_id="b"))],
+        TWO,
+        Adopt(job=replace(OLD, conn_id="b"), status="RUNNING"),
+    ),
+    "found twice": ([], [found(OLD), found(replace(OLD, conn_id="b"))], RETRY, Adopt(job=OLD, status="RUNNING")),
+    "remembered, has ended meanwhile": ([seen(OLD, "FAILED")], [found(OLD)], ONE, Submit()),
+}
+
+
+@pytest.mark.parametrize(("earlier", "active", "current", "step"), FOUND.values(), ids=FOUND)
+def test_the_next_step_after_a_search(
+    earlier: list[SeenJob], active: list[FoundJob], current: CurrentAttempt, step: Step | str
+) -> None:
+    joined = join(earlier, active, current)
+    if step == "stop":
+        stranger = joined[-1]
+        assert not current.owns(stranger)
+        step = StopFirst(jobs=(stranger,), wait=True)
+        assert decide([replace(stranger, asked_to_stop=True)], current, {}) == GiveUp(
+            job=replace(stranger, asked_to_stop=True)
+        )
+    assert decide(joined, current, {}) == step
 
 
 @pytest.mark.parametrize(
@@ -177,10 +259,20 @@ def test_the_next_step(earlier: list[SeenJob], current: CurrentAttempt, step: St
         ("a", [seen(OLD, AWAY)], TWO, OLD),
         ("a", [seen(OLD, "FAILED")], TWO, None),
         ("a", [seen(lost(OLD), AWAY)], TWO, None),
-        ("a", [seen(OLD, None)], CLEARED_TWO, None),
+        ("a", [seen(OLD, None)], CLEARED_TWO, OLD),
+        ("a", [seen(OLD, AWAY)], CLEARED_TWO, None),
         ("a", [seen(NEWEST, None), seen(OLD, None)], LEFT_A, NEWEST),
     ],
-    ids=["never arrived", "another cluster", "may be there", "has ended", "lost", "cleared", "the newest of two"],
+    ids=[
+        "never arrived",
+        "another cluster",
+        "may be there",
+        "has ended",
+        "lost",
+        "cleared, never arrived",
+        "cleared, may be there",
+        "the newest of two",
+    ],
 )
 def test_a_job_that_may_be_on_the_chosen_cluster_keeps_its_id(
     conn_id: str, earlier: list[SeenJob], current: CurrentAttempt, job: TaskJob | None

@@ -13,10 +13,12 @@ from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 
 
-def failed(error_type: str | None) -> errors.RayJobFailed:
-    return errors.RayJobFailed(
-        "ray_lab", JobDetails(submission_id="j1", status="FAILED", error_type=error_type), "failed"
-    )
+def failed(error_type: str | None, message: str | None = None) -> errors.RayJobFailed:
+    job = JobDetails(submission_id="j1", status="FAILED", error_type=error_type, message=message)
+    return errors.RayJobFailed("ray_lab", job, "failed")
+
+
+FORGOTTEN = "runtime_env setup failed: Failed to download runtime_env file package gcs://_ray_pkg_1.zip from the GCS"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,7 @@ def failed(error_type: str | None) -> errors.RayJobFailed:
         (errors.RayServeNotReady("not yet"), RetryAction.RETRY),
         (failed("JOB_ENTRYPOINT_COMMAND_ERROR"), RetryAction.FAIL),
         (failed("RUNTIME_ENV_SETUP_FAILURE"), RetryAction.FAIL),
+        (failed("RUNTIME_ENV_SETUP_FAILURE", FORGOTTEN), RetryAction.RETRY),
         (failed(None), RetryAction.FAIL),
         (errors.RayJobStopped.from_message("stopped"), RetryAction.FAIL),
         (errors.RayJobInterrupted.from_message("worker ended"), RetryAction.RETRY),

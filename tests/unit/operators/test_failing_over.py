@@ -102,8 +102,8 @@ def test_a_single_cluster_is_asked_nothing_more(clusters: Clusters, attempts: At
     run(attempts, conn_id=["a"])
     (job,) = clusters["a"].jobs
     paths = [each.path for each in clusters["a"].requests]
-    assert paths[:2] == ["/api/version", "/api/jobs/"]
-    assert set(paths[2:]) == {f"/api/jobs/{job}", "/api/v0/logs/file"}
+    assert paths[:3] == ["/api/v0/jobs", "/api/version", "/api/jobs/"]
+    assert set(paths[3:]) == {f"/api/jobs/{job}", "/api/v0/logs/file"}
 
 
 def test_an_error_before_the_submission_names_what_is_wrong(clusters: Clusters, attempts: Attempts) -> None:

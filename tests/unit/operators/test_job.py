@@ -248,10 +248,13 @@ def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts
     assert attempts.store["ray_job"]["nonce"] == sent["metadata"].pop("airflow_nonce")
     assert sent["metadata"] == {
         "team": "a",
+        "airflow_installation": "localhost:8080",
         "airflow_dag_id": "my dag",
         "airflow_run_id": "manual__2026-01-01T00:00:00+00:00",
         "airflow_task_id": "group.submit",
         "airflow_map_index": "4",
+        "airflow_try_number": "1",
+        "airflow_max_tries": "1",
     }
     assert metadata == {"team": "a"}
     assert sent["submission_id"].startswith("my_dag-group_submit-4-")
@@ -466,6 +469,36 @@ def test_a_kill_while_the_submission_is_under_way_stops_the_job_when_it_arrives(
     threading.Timer(1.0, late).start()
     task.on_kill()
     assert dashboard.jobs["late"].status == "STOPPED"
+
+
+def test_a_kill_while_the_submission_is_under_way_says_that_the_job_may_still_arrive(
+    dashboard: FakeDashboard, context: Any, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "TASK_KILL_SECONDS", 0.5)
+    task = operator()
+    task._begin(context).job = StoppableJob(RayHook(), "late", "n1", may_arrive=True)
+    task.on_kill()
+    assert task_log.lines[-1].startswith("Ray job late is not on ray_default, but its submission may still arrive")
+
+
+def test_a_package_that_ray_has_forgotten_is_sent_anew_by_a_retry(
+    dashboard: FakeDashboard, attempts: Attempts, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").touch()
+    task = operator(deferrable=True, runtime_env={"working_dir": str(tmp_path)})
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(attempts.context(max_tries=3))
+    dashboard.packages.clear()
+    event = asyncio.run(first_event(rebuilt(deferred.value.trigger)))
+    with pytest.raises(errors.RayTriggerError, match="has lost gcs://.*; another attempt uploads it again") as caught:
+        task.execute_complete(attempts.context(max_tries=3), event)
+    assert RayRetryPolicy().evaluate(caught.value, 1, 3).action == RetryAction.RETRY
+    assert not dashboard.jobs
+    run(task, attempts.context(try_number=2, max_tries=3))
+    assert [job.status for job in dashboard.jobs.values()] == ["SUCCEEDED"]
+    # Once the cluster has the job, it does not matter to a trigger that restarts.
+    dashboard.packages.clear()
+    assert asyncio.run(first_event(rebuilt(deferred.value.trigger)))["job"]["status"] == "SUCCEEDED"
 
 
 def test_a_job_is_submitted_by_the_triggerer_and_only_once(

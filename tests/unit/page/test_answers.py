@@ -209,6 +209,18 @@ def test_a_task_sees_its_own_jobs_only(locked: FakeDashboard, watcher: Watcher) 
     assert set(answer) == {"conn_id", "health", "seen", "jobs", "missing", "may_stop"}
 
 
+def test_a_task_does_not_see_the_jobs_of_another_airflow(locked: FakeDashboard, watcher: Watcher) -> None:
+    """Its Dag, run and task may have the same ids."""
+    submit(locked, "ours", **TASK.stamps())
+    submit(locked, "theirs", **{**TASK.stamps(), "airflow_installation": "staging.example"})
+    watch = known(watcher, "locked", "ours")
+    answer = task_answer(watch, TASK, "ours", may_stop=True)
+    assert [job["submission_id"] for job in answer["jobs"]] == ["ours"]
+    whole = {job["submission_id"]: job["task"] for job in cluster_answer(watch, may_stop=True, dags={"dag"})["jobs"]}
+    assert whole["theirs"] is None
+    assert whole["ours"] is not None
+
+
 def test_a_job_that_its_cluster_has_forgotten(locked: FakeDashboard, watcher: Watcher) -> None:
     answer = task_answer(known(watcher, "locked", "gone"), TASK, "gone", may_stop=False)
     assert (answer["jobs"], answer["missing"]) == ([], "gone")

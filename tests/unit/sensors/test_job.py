@@ -53,6 +53,22 @@ def test_waits_for_the_newest_job_by_metadata(dashboard: FakeDashboard, context:
     assert run(sensor(metadata=metadata, deferrable=deferrable), context)["submission_id"] == "newest"
 
 
+@MODES
+def test_a_job_of_another_airflow_on_the_cluster_is_not_meant(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    stamps = {"airflow_dag_id": "d", "airflow_run_id": "r", "airflow_task_id": "t"}
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://prod.example")
+    submit(dashboard, "of-prod", Outcome(status="FAILED", ends_after=0.5), **stamps)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://staging.example")
+    submit(dashboard, "of-staging", Outcome(), **stamps)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://prod.example")
+    with pytest.raises(errors.RayJobFailed, match="'of-prod'"):
+        run(sensor(metadata=stamps, deferrable=deferrable), context)
+    named = sensor(metadata={**stamps, "airflow_installation": "staging.example"}, deferrable=False)
+    assert run(named, context)["submission_id"] == "of-staging"
+
+
 def test_waits_for_a_job_by_metadata_that_is_not_there_yet(dashboard: FakeDashboard, context: Any) -> None:
     task = sensor(metadata={"step": "train"})
     assert not task.poke(context)

@@ -102,6 +102,25 @@ async def test_an_event_says_what_happened(
     assert (await first_event(trigger))["event"] == happened
 
 
+async def test_a_kill_while_the_submission_is_under_way_says_that_the_job_may_still_arrive(
+    dashboard: FakeDashboard, task_log: TaskLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "TRIGGER_KILL_SECONDS", 2.0)
+    trigger = RayJobTrigger(
+        role="owner", conn_id="ray_default", submission_id="s", ownership=owns(), submission=submits("s")
+    )
+    trigger.task_instance = None
+    dashboard.fail("hang", method="POST", path="/api/jobs/")
+    waiting = asyncio.create_task(first_event(trigger))
+    while not dashboard.asked("POST", "/api/jobs/"):
+        await asyncio.sleep(0.05)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    await trigger.on_kill()
+    assert task_log.lines[-1].startswith("Ray job s is not on ray_default, but its submission may still arrive")
+
+
 async def test_a_submitter_fires_when_the_job_is_submitted(dashboard: FakeDashboard) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
     trigger = RayJobTrigger(

@@ -125,7 +125,7 @@ async def test_an_idle_cluster(fake: FakeDashboard, client: RayClient) -> None:
     expected = Capacity(
         ray_version="2.60.0",
         python_version="3.11.2",
-        session_name="session_1",
+        session_name=fake.session_name,
         head_alive=True,
         nodes=1,
         total=total,

@@ -285,6 +285,26 @@ async def test_the_newest_job_with_the_metadata_is_found(client: RayClient, fake
     assert await find_job(client, {"dag": "d", "run": "3"}) is None
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [({"dag": "d"}, "ours"), ({"dag": "d", "airflow_installation": "theirs"}, "theirs"), ({"dag": "e"}, "of-no-one")],
+)
+async def test_a_job_of_another_airflow_is_found_only_by_its_name(
+    client: RayClient, wanted: dict[str, str], found: str
+) -> None:
+    for name, metadata in (
+        ("ours", {"dag": "d", "airflow_installation": "ours"}),
+        ("theirs", {"dag": "d", "airflow_installation": "theirs"}),
+        ("of-no-one", {"dag": "e"}),
+        ("theirs-too", {"dag": "e", "airflow_installation": "theirs"}),
+    ):
+        await client.jobs.submit(JobSpec(entrypoint="true", submission_id=name, metadata=metadata))
+        await asyncio.sleep(0.01)
+    job = await find_job(client, wanted, "ours")
+    assert job is not None
+    assert job.submission_id == found
+
+
 async def test_a_search_of_a_long_list_lets_others_run(client: RayClient, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [JobDetails(submission_id=f"j{number}", status="RUNNING") for number in range(1000)]
 
