@@ -246,9 +246,11 @@ class RayHook(BaseHook):
 
 def _secrets(config: ClusterConfig) -> list[str]:
     """Secrets for Airflow to mask. On its own, it masks the password and extras by name, but no header values."""
-    headers = [*config.auth_headers.values(), *config.serve_auth_headers.values()]
+    from airflow_provider_ray.client.credentials import header_secrets
+
     basic_auth = config.basic_auth and config.basic_auth.removeprefix("Basic ")
     tokens = (config.token, config.login_password, basic_auth, config.serve_token)
+    headers = header_secrets(config.auth_headers) | header_secrets(config.serve_auth_headers)
     return [secret for secret in (*tokens, *headers) if secret]
 
 

@@ -215,6 +215,16 @@ def test_a_sensor_for_clusters_sits_it_out_within_the_bound(
         run(sensor(), context)
 
 
+def test_sensors_in_reschedule_mode_know_that_they_have_checked_before(secured: FakeDashboard, context: Any) -> None:
+    RayHook().submit_job("true", submission_id="s")
+    context["task_reschedule_count"] = 1
+    secured.fail(403, times=2)
+    assert not RayClusterSensor(task_id="a", max_running_jobs=0, mode="reschedule").poke(context).is_done
+    secured.fail(403, times=2)
+    assert not RayJobSensor(task_id="b", submission_id="s", mode="reschedule").poke(context).is_done
+    assert not secured.faults[-1].times
+
+
 @MODES
 def test_a_call_of_an_application_sits_it_out(
     secured: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
