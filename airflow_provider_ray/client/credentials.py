@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -104,7 +104,7 @@ def without_secrets(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {name: _without(name, value) for name, value in given.items()}
     if isinstance(given, list | tuple):
-        return [without_secrets(value) for value in given]
+        return [_without(name, value) for name, value in _with_options(given)]
     return _cut(given) if isinstance(given, str) else given
 
 
@@ -126,13 +126,21 @@ def _texts(given: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for key, value in given.items():
             yield from _texts(value, str(key))
     elif isinstance(given, list | tuple):
-        for value in given:
-            yield from _texts(value)
+        for option, value in _with_options(given):
+            yield from _texts(value, option)
     elif isinstance(given, str):
         yield name, given
         if given.lstrip().startswith(("{", "[")):
             with suppress(ValueError, RecursionError):
                 yield from _texts(json.loads(given))
+
+
+def _with_options(values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """The items of a list, each with the option that precedes it, as in ``["--password", "..."]``."""
+    option = ""
+    for value in values:
+        yield option, value
+        option = value.lstrip("-") if isinstance(value, str) and value.startswith("-") and "=" not in value else ""
 
 
 def _spans(text: str) -> list[tuple[int, int]]:

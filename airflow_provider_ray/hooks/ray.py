@@ -136,9 +136,14 @@ class RayHook(BaseHook):
         :param submission_id: id of the job; by default a new one is generated.
         :param options: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
         """
+        from airflow.providers.common.compat.sdk import mask_secret
+
         from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.credentials import find_secrets
         from airflow_provider_ray.client.jobs.submission import submit
 
+        for secret in find_secrets({"entrypoint": entrypoint, "parameters": parameters, **options}):
+            mask_secret(secret)
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
         spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, **options)
         self.run(lambda client: submit(client, spec))

@@ -97,6 +97,12 @@ def test_a_secret_in_a_text_is_found_and_hidden(text: str, secret: str, shown: s
     assert not find_secrets(shown)
 
 
+def test_an_option_and_its_value_may_be_two_items() -> None:
+    given = ["python", "a.py", "--db-password", "hunter2", "--tokens", "16384"]
+    assert find_secrets({"entrypoint": given}) == {"hunter2"}
+    assert without_secrets(given) == [*given[:3], "***", *given[4:]]
+
+
 @pytest.mark.parametrize(
     "text",
     [
