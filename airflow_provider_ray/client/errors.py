@@ -139,6 +139,8 @@ class RayAuthLapsed(RayAuthError):
     """
 
     transient = True
+    # Whether other credentials are in use by now.
+    has_renewed = False
 
 
 class RayNotFound(RayRequestError):

@@ -136,9 +136,14 @@ class RayHook(BaseHook):
         :param submission_id: id of the job; by default a new one is generated.
         :param fields: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
         """
+        from airflow.providers.common.compat.sdk import mask_secret
+
         from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.credentials import find_secrets
         from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, submit
 
+        for secret in find_secrets({"entrypoint": entrypoint, "parameters": parameters, **fields}):
+            mask_secret(secret)
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
         metadata = {INSTALLATION_KEY: options.installation(), **(fields.pop("metadata", None) or {})}
         spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, metadata=metadata, **fields)
@@ -247,9 +252,11 @@ class RayHook(BaseHook):
 
 def _secrets(config: ClusterConfig) -> list[str]:
     """Secrets for Airflow to mask. On its own, it masks the password and extras by name, but no header values."""
-    headers = [*config.auth_headers.values(), *config.serve_auth_headers.values()]
+    from airflow_provider_ray.client.credentials import header_secrets
+
     basic_auth = config.basic_auth and config.basic_auth.removeprefix("Basic ")
     tokens = (config.token, config.login_password, basic_auth, config.serve_token)
+    headers = header_secrets(config.auth_headers) | header_secrets(config.serve_auth_headers)
     return [secret for secret in (*tokens, *headers) if secret]
 
 

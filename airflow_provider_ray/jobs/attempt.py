@@ -155,8 +155,13 @@ class Attempt:
         :param may_arrive: the submission of the job may still be on its way.
         """
         hook = RayHook(event["conn_id"], accepted=True)
-        # Looked up now, because on_kill must not send requests to Airflow.
-        hook.get_config()
+        try:
+            # Looked up now, because on_kill must not send requests to Airflow.
+            hook.get_config()
+        except Exception:
+            reason = "its connection cannot be used, for the reason in the error below"
+            tell_unwatched(self._task.log, hook.conn_id, event["submission_id"], reason)
+            raise
         self._cluster, self._nonce = hook.conn_id, event["nonce"]
         own = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
         self._answer_for(own, [StoppableJob.reach(**job) for job in event["left_behind"]])
@@ -296,7 +301,8 @@ class Attempt:
         from airflow_provider_ray.client.errors import RayAuthError
 
         if self.job is not None and isinstance(error, RayAuthError):
-            tell_unwatched(self._task.log, self.job)
+            reason = "its cluster rejects the credentials of the connection, and no attempt is left"
+            tell_unwatched(self._task.log, self.job.hook.conn_id, self.job.submission_id, reason)
         elif self.job is not None:
             stop_all([(self.job, None)], self._task.log)
 

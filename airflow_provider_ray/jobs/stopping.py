@@ -88,20 +88,19 @@ def stop_all(
     return results
 
 
-def tell_unwatched(task_log: Logger, job: StoppableJob) -> None:
+def tell_unwatched(task_log: Logger, conn_id: str, submission_id: str, reason: str) -> None:
     """Say in the task log that nothing watches a job any longer, and what can be done about it.
 
-    :param job: on a cluster that rejects the credentials.
+    :param reason: why it can be neither watched nor stopped.
     """
-    conn_id, submission_id = job.hook.conn_id, job.submission_id
     task_log.log(
         logging.ERROR,
-        "Ray job %s on %s may still be running and is no longer watched: its cluster rejects the credentials of the "
-        "connection, and no attempt is left. The job was not stopped. Correct the connection; then either wait for "
-        "the job with RayJobSensor(conn_id=%r, submission_id=%r), or stop it on the Ray page, with RayHook(%r)."
-        "stop_job(%r), or by clearing this task, which then submits a new job",
+        "Ray job %s on %s may still be running and is no longer watched: %s. The job was not stopped. Correct the "
+        "connection; then either wait for the job with RayJobSensor(conn_id=%r, submission_id=%r), or stop it on the "
+        "Ray page, with RayHook(%r).stop_job(%r), or by clearing this task, which then submits a new job",
         submission_id,
         conn_id,
+        reason,
         conn_id,
         submission_id,
         conn_id,

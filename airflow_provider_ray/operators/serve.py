@@ -7,10 +7,12 @@ from datetime import timedelta
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import mask_secret
+from airflow.sdk import conf
 
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
+from airflow_provider_ray.compat.tasks import RedactsRenderedFields
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.clusters.selection import Clusters
 
 
-class RayServeOperator(BaseOperator):
+class RayServeOperator(RedactsRenderedFields):
     """Wait until a Serve application or route is available, call it, and return the decoded JSON answer as XCom.
 
     A call is repeated only if it did not reach the application or was turned away: after a failed connection, a 503, or
@@ -112,6 +114,15 @@ class RayServeOperator(BaseOperator):
         return self._call(
             RayHook(event["conn_id"], accepted=True), max(event["end_time"] - time(), self.request_timeout)
         )
+
+    def redact_rendered_fields(self) -> None:
+        """Have Airflow mask credentials in what is sent; on its own, it goes by the names of headers alone."""
+        from airflow_provider_ray.client.credentials import find_secrets, header_secrets
+
+        headers = self.headers if isinstance(self.headers, Mapping) else {}
+        texts = {name: value for name, value in headers.items() if isinstance(value, str)}
+        for secret in header_secrets(texts) | find_secrets([self.path, self.data]):
+            mask_secret(secret)
 
     def _answers(self, hook: RayHook) -> bool:
         return hook.run(lambda client: self._route(client).url()) is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
-from airflow_provider_ray.compat.tasks import fail_sensor
+from airflow_provider_ray.compat.tasks import fail_sensor, has_checked_before
 from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
@@ -104,6 +104,7 @@ class RayJobSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the job once."""
+        self._accepted = self._accepted or has_checked_before(context)
         conn_id = resolve_one(self.conn_id)
         outcome = self._look(conn_id)
         if outcome is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from airflow.sdk import TaskInstanceState
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.compat.triggerer import amask_secret, state_of
+from airflow_provider_ray.compat.triggerer import amask_secret, looked_up, state_of
 from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
@@ -83,6 +83,8 @@ class RayJobTrigger(RayTrigger):
     :param end_time: when to give up, in seconds since the epoch; None for never. The wait for room is added to it.
     :param startup_end_time: when to give up on a job that is still PENDING, likewise.
     :param fetch_logs: write the driver log to the task log.
+    :param secrets: what to mask in logs, ``{"secrets": [...]}`` as
+        :func:`~airflow_provider_ray.jobs.encryption.encrypt` returns it.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class RayJobTrigger(RayTrigger):
         end_time: float | None = None,
         startup_end_time: float | None = None,
         fetch_logs: bool = False,
+        secrets: str | None = None,
     ) -> None:
         super().__init__()
         self.role = role
@@ -110,6 +113,7 @@ class RayJobTrigger(RayTrigger):
         self.end_time = end_time
         self.startup_end_time = startup_end_time
         self.fetch_logs = fetch_logs
+        self.secrets = secrets
         self._known_client: RayClient | None = None
         self._submitting = False
 
@@ -139,6 +143,8 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.outcome import Outcome, watch
 
         ti = self.task_instance
+        if self.secrets is not None:
+            await looked_up(amask_secret(decrypt(self.secrets)["secrets"]))
         # The operator or sensor has reached the cluster before it deferred.
         async with await self._client(self.conn_id, accepted=True) as client:
             # When the task is killed, Airflow may be too slow to look the connection up again.
@@ -187,7 +193,6 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.submission import check_package, post
 
         spec = JobSpec(**decrypt(submission["spec"]))
-        await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
         has_limit = client.config.max_jobs is not None
         if not has_limit:
             await self._refuse_if_late(client, spec)

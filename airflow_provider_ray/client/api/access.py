@@ -86,6 +86,8 @@ class Access:
             await asyncio.gather(self._renewing, return_exceptions=True)
 
     async def _renew(self) -> None:
+        if monotonic() - self._renewed_at > pacing.REJECTION_SECONDS:
+            log.info("%s rejects the credentials; looking up the connection and its files again", self.config.url)
         try:
             config = self.config if self._look_up is None else await self._look_up()
             tls, files = await asyncio.to_thread(_read, config)
@@ -93,13 +95,12 @@ class Access:
             # Whatever a secrets backend raises. A file may be missing for a moment while it is replaced.
             said = str(error) if isinstance(error, RayError) else type(error).__name__
             self._trouble = f"without success ({said})"
-            log.warning("The credentials for %s cannot be looked up again: %s", self.config.url, said)
         else:
             self._trouble = "and holds no other credentials"
             if (config, files) != (self.config, self._files):
                 self.config, self.tls, self._files = config, tls, files
                 self.version += 1
-                log.info("%s rejected the credentials; the connection now holds others, which are used", config.url)
+                log.info("The connection to %s has changed; what it holds now is used", config.url)
         finally:
             self._renewed_at = monotonic()
 

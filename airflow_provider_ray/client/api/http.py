@@ -13,7 +13,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -119,28 +119,54 @@ class Http:
         seconds = config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=config.connect_timeout)
         # aiohttp sends a file piece by piece, but would write bytes in one go and block the event loop.
-        async with self.open("PUT", path, data=io.BytesIO(body), timeout=limits) as response:
+        async with self.open("PUT", path, data=lambda: io.BytesIO(body), timeout=limits) as response:
             await response.read()
 
     @asynccontextmanager
     async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer once its status is known to be a success.
 
+        A request that was rejected is repeated at once if the connection has other credentials by then: nothing has
+        processed it.
+
         :raises RayRequestError: also for faults while the body is read inside the block.
         :raises RayAuthLapsed: when the credentials were rejected, but had been accepted before or have been replaced.
         """
+        async with AsyncExitStack() as stack:
+            try:
+                response = await self._send(stack, method, path, **options)
+            except RayAuthLapsed as error:
+                if not error.has_renewed:
+                    raise
+                response = await self._send(stack, method, path, **options)
+            yield response
+
+    async def _send(self, stack: AsyncExitStack, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
+        """The answer, if it is a success; the stack closes it."""
         version = self._access.version
-        async with self.raw(method, path, **options) as response:
+        async with AsyncExitStack() as sending:
+            response = await sending.enter_async_context(self.raw(method, path, **options))
             if not 200 <= response.status < 300:
                 fault = await self._refusal(self._name(method, path), response)
                 raise await self._judged(fault, version)
-            yield response
+            await stack.enter_async_context(sending.pop_all())
+        return response
 
     @asynccontextmanager
     async def raw(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | Callable[[], io.BytesIO] | None = None,
+        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and yield the answer, whatever its status; network faults become our errors."""
+        """Send a request and yield the answer, whatever its status; network faults become our errors.
+
+        :param headers: additional headers.
+        :param data: the body, or what opens it.
+        """
         if self._session is None:
             raise RuntimeError("The client is used outside of its 'async with' block.")
         access, name = self._access, self._name(method, path)
@@ -154,6 +180,7 @@ class Http:
                 allow_redirects=False,
                 ssl=access.tls or True,
                 headers=_headers(endpoint, headers),
+                data=data() if callable(data) else data,
                 **options,
             ) as response:
                 yield response
@@ -189,7 +216,7 @@ class Http:
             return fault
         now = "the connection has changed, and what it holds now is used" if is_renewed else self._access.result
         lapsed = RayAuthLapsed.from_message(f"{fault}; {now}")
-        lapsed.status = fault.status
+        lapsed.status, lapsed.has_renewed = fault.status, is_renewed
         return lapsed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from time import sleep
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_ray.client import errors, pacing
+from airflow_provider_ray.fan_out.plan import give_up_job
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
@@ -50,11 +53,13 @@ def secured(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDashboard]:
 
 @contextmanager
 def once_watched(fake: FakeDashboard, happens: Callable[[], None], path: str = "/api/jobs/") -> Iterator[None]:
-    """Do something as soon as somebody asks for this path."""
+    """Do something a moment after somebody has asked for this path."""
 
     def wait() -> None:
         while not fake.asked("GET", path):
             sleep(0.02)
+        # What was asked at the same time gets its answers.
+        sleep(0.3)
         happens()
 
     thread = threading.Thread(target=wait)
@@ -161,7 +166,7 @@ def test_a_token_that_never_worked_fails_at_once(
     with pytest.raises(errors.RayAuthError, match="403") as caught:
         submit().execute(context)
     assert not isinstance(caught.value, errors.RayAuthLapsed)
-    assert len(secured.requests) == 1
+    assert Counter(each.path for each in secured.requests).most_common(1)[0][1] == 1
 
 
 @pytest.mark.parametrize("role", ["owner", "submitter", "observer"])
@@ -215,6 +220,16 @@ def test_a_sensor_for_clusters_sits_it_out_within_the_bound(
         run(sensor(), context)
 
 
+def test_sensors_in_reschedule_mode_know_that_they_have_checked_before(secured: FakeDashboard, context: Any) -> None:
+    RayHook().submit_job("true", submission_id="s")
+    context["task_reschedule_count"] = 1
+    secured.fail(403, times=2)
+    assert not RayClusterSensor(task_id="a", max_running_jobs=0, mode="reschedule").poke(context).is_done
+    secured.fail(403, times=2)
+    assert not RayJobSensor(task_id="b", submission_id="s", mode="reschedule").poke(context).is_done
+    assert not secured.faults[-1].times
+
+
 @MODES
 def test_a_call_of_an_application_sits_it_out(
     secured: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
@@ -229,6 +244,57 @@ def test_a_call_of_an_application_sits_it_out(
     task = RayServeOperator(task_id="call", application="app", deferrable=deferrable, poll_interval=0.1, timeout=30)
     with once_watched(secured, rotate, path="/api/serve"):
         assert run(task, context) == {"an": "answer"}
+
+
+def test_a_hook_that_lives_long_uses_the_new_token_at_once(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hook = RayHook()
+    hook.submit_job("true", submission_id="s")
+    rotation(secured, monkeypatch)()
+    assert hook.get_job("s").submission_id == "s"
+    (tmp_path / "main.py").write_text("print()")
+    secured.token = "third-token"
+    connect(monkeypatch, "ray_default", secured, password="third-token")
+    hook.submit_job("true", runtime_env={"working_dir": str(tmp_path)})
+    assert len(secured.packages) == 1
+
+
+def test_a_package_is_sent_again_with_the_new_token(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").write_text("print()")
+    hook = RayHook()
+    hook.get_config()
+    connect(monkeypatch, "ray_default", secured, password="first-token", extra={"read_timeout": 20})
+    secured.fail(401, method="PUT", path="/api/packages")
+    hook.submit_job("true", runtime_env={"working_dir": str(tmp_path)})
+    assert len(secured.packages) == 1
+
+
+def test_work_is_not_taken_over_from_a_cluster_that_only_rejects_credentials(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 0.3)
+    secured.default_outcome = Outcome(ends_after=None)
+    RayHook().submit_job("true", submission_id="s")
+    secured.fail(403, times=1000)
+    with pytest.raises(errors.RayAuthError):
+        give_up_job("ray_default", "s")
+
+
+def test_a_connection_that_cannot_be_used_any_more_is_no_reason_to_be_silent(
+    secured: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, task_log: TaskLog
+) -> None:
+    secured.default_outcome = Outcome(ends_after=0.5)
+    task = submit(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    event = asyncio.run(first_event(deferred.value.trigger))
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", '{"conn_type": "ray"}')
+    with pytest.raises(errors.RayConfigError, match="host"):
+        task.execute_complete(context, event)
+    assert [line for line in task_log.lines if "is no longer watched: its connection cannot be used" in line]
 
 
 def test_a_call_is_repeated_with_serves_new_token(

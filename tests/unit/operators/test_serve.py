@@ -243,3 +243,21 @@ def test_defers_to_a_trigger_that_only_waits(dashboard: FakeDashboard, context: 
     with pytest.raises(TaskDeferred):
         operator(deferrable=True, method="POST").execute(context)
     assert not dashboard.asked("POST", "/")
+
+
+def test_credentials_in_a_call_are_not_shown(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import DAG
+    from airflow.sdk._shared.secrets_masker import SecretsMasker
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    monkeypatch.setattr(SecretsMasker, "mask_secrets_in_logs", True)
+    headers = {"Cookie": "{{ params.cookie }}", "X-Mode": "development"}
+    with DAG("d", schedule=None):
+        task = RayServeOperator(task_id="call", path="/a?sig=s1gnature-x&page=2", headers=headers, data={"n": "false"})
+    context["params"] = {"cookie": "session-0123"}
+    task.render_template_fields(context)
+    shown = _serialize_rendered_fields(task)
+    assert (shown["path"], shown["data"]) == ("/a?sig=***&page=2", {"n": "false"})
+    assert shown["headers"] == {"Cookie": "***", "X-Mode": "development"}
