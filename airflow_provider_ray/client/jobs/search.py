@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client.api.retry import retrying
-from airflow_provider_ray.client.errors import RayAuthError, RayClusterUnavailable, RayRequestError
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayRequestError
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
 from airflow_provider_ray.client.states import is_terminal
 
@@ -46,7 +46,7 @@ async def search(
 async def _active(client: RayClient) -> Sequence[JobDetails]:
     try:
         return await client.jobs.active()
-    except (RayClusterUnavailable, RayAuthError):
+    except RayClusterUnavailable:
         raise
     except RayRequestError:
         # A proxy may forbid the state API, whose list is shorter, and let only the Jobs API pass.
