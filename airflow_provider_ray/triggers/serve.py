@@ -46,7 +46,7 @@ class RayServeTrigger(RayTrigger):
         from airflow_provider_ray.client.serving.application import ServeRoute
 
         async with await self._client(self.conn_id) as client:
-            route = ServeRoute(client, self.application, self.path, self.submission_id)
+            route = ServeRoute(client, self.application, self.path, self.submission_id, logger=self.log)
             await route.wait(poll_interval=self.poll_interval, timeout=max(until(self.end_time), 0))
         return self._event(READY, None)
 

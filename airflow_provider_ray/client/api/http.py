@@ -23,6 +23,7 @@ from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.addresses import redirection
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
@@ -55,6 +56,7 @@ class Http:
     :param token: bearer token for this base URL, or None.
     :param headers: additional headers for this base URL.
     :param token_field: where the connection holds the token, for the error that asks for one.
+    :param address_field: where it holds the address, for the error about a redirect.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Http:
         token: str | None,
         headers: Mapping[str, str],
         token_field: str = "password",
+        address_field: str = "host",
     ) -> None:
         self.base_url = base_url
         self._config = config
         self._token_field = token_field
+        self._address_field = address_field
         self._headers = CIMultiDict({"User-Agent": USER_AGENT})
         self._headers.update(headers)
         if token:
@@ -154,8 +158,13 @@ class Http:
         return f"{method} {self.base_url}{path}"
 
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
-        said = await read_reason(response)
-        return refusal(name, response.status, said, response.headers.get("Location"), self._token_field)
+        if 300 <= response.status < 400:
+            return RayRequestRefused(name, f"{response.status}: {self.redirection(response)}", response.status)
+        return refusal(name, response.status, await read_reason(response), self._token_field)
+
+    def redirection(self, response: aiohttp.ClientResponse) -> str:
+        """What an answer says that redirects, and what to change."""
+        return redirection(str(response.url), response.headers.get("Location"), self._address_field)
 
 
 async def read_reason(response: aiohttp.ClientResponse) -> str:
@@ -190,10 +199,8 @@ def decoded(text: bytes, answer: type[T]) -> T:
     return msgspec.convert(sanitized(json.loads(text)), answer)
 
 
-def refusal(
-    name: str, status: int, text: str, location: str | None = None, token_field: str = "password"
-) -> RayRequestError:
-    """The error for an answer that is not a success."""
+def refusal(name: str, status: int, text: str, token_field: str = "password") -> RayRequestError:
+    """The error for an answer that is neither a success nor a redirect."""
     said = _reason(text)
     if status == 401:
         hint = f"the cluster requires a token; set it in the {token_field} field of the connection"
@@ -205,10 +212,9 @@ def refusal(
         return RayNotFound(name, f"404: {said}", status)
     wrapped = _WRAPPED.search(text) if status == 500 else None
     meant = int(wrapped[1]) if wrapped else status
-    if meant in _LATER or meant >= 500:
+    # Ray's 501 says that Serve is not installed.
+    if meant in _LATER or (meant >= 500 and meant != 501):
         return RayClusterUnavailable(name, f"{status}: {said}", status)
-    if 300 <= status < 400:
-        said = f"redirected to {location!r}: a login page?"
     return RayRequestRefused(name, f"{status}: {said}", status)
 
 

@@ -33,7 +33,12 @@ class RayClient:
         self._dashboard = Http(config.url, config, token=config.token, headers=config.auth_headers)
         # A client of its own: the cluster's token must never reach an application.
         self._applications = Http(
-            "", config, token=config.serve_token, headers=config.serve_auth_headers, token_field="serve_token"
+            "",
+            config,
+            token=config.serve_token,
+            headers=config.serve_auth_headers,
+            token_field="serve_token",
+            address_field="serve_url",
         )
         self.jobs = Jobs(self._dashboard)
         self.cluster = Cluster(self._dashboard)

@@ -21,6 +21,7 @@ from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
     RayJobLost,
+    RayRequestRefused,
     RayServeBadAnswer,
     RayServeDeployFailed,
     RayServeError,
@@ -123,7 +124,12 @@ async def test_a_proxy_that_wants_a_token_names_its_field(client: RayClient, sec
 @pytest.mark.parametrize(
     ("prefix", "application", "path", "asked"),
     [
-        ("/app", "app", "/", "/app"),
+        ("/app", "app", "/", "/app/"),
+        ("/app", "app", "", "/app"),
+        ("/app", "app", "?x=1", "/app/?x=1"),
+        ("/über uns?", "app", "/sub", "/%C3%BCber%20uns%3F/sub"),
+        ("/über", None, "/%C3%BCber/sub", "/%C3%BCber/sub"),
+        ("/app", None, "/app", "/app"),
         ("/app", "app", "sub", "/app/sub"),
         ("/app", "app", "/sub/", "/app/sub/"),
         ("/app", None, "/app/sub", "/app/sub"),
@@ -141,6 +147,83 @@ async def test_addresses(
     assert (await ServeRoute(client, application, path).call(**QUICKLY))["path"] == asked
 
 
+async def test_no_route_prefix_moves_a_call(secured: FakeDashboard, fake: FakeDashboard) -> None:
+    """A job may choose any route prefix, and calls carry credentials."""
+    fake.deploy("app", "/", echo)
+    there = fake.serve_url.removeprefix("http://")
+    for base, prefix in [
+        (None, f"@{there}"),
+        (None, f"@{there}/app"),
+        (secured.serve_url, f"@{there}"),
+        (secured.serve_url, ".example"),
+        (secured.serve_url, "0"),
+        (f"{secured.serve_url}/team", "/../other"),
+        (f"{secured.serve_url}/team", "/.."),
+    ]:
+        secured.applications.clear()
+        secured.deploy("app", prefix, echo)
+        config = ClusterConfig(url=secured.url, token=TOKEN, serve_url=base, serve_token="s3rve")
+        async with RayClient(config) as client:
+            with pytest.raises(RayServeError, match=r"application 'app' has a route prefix that cannot be called: "):
+                await ServeRoute(client, "app", "/").call(**QUICKLY)
+    assert not [each for each in [*secured.requests, *fake.requests] if each.server == "serve"]
+
+
+@pytest.mark.parametrize("path", ["/../other", "/a/../../other", "/%2e%2e/other", ".."])
+async def test_no_path_leaves_its_application(client: RayClient, secured: FakeDashboard, path: str) -> None:
+    secured.deploy("app", "/app", echo)
+    with pytest.raises(RayConfigError, match=r"^path: got '.*'; expected a path below http://127\.0\.0\.1:\d+/app"):
+        await ServeRoute(client, "app", path).call(**QUICKLY)
+
+
+@pytest.mark.parametrize("root_path", ["/base", "@other:80", "base"])
+async def test_a_root_path_moves_nothing(client: RayClient, secured: FakeDashboard, root_path: str) -> None:
+    """It is what a proxy in front of Serve strips; Ray's own proxy has no routes below it."""
+    secured.serve_options["root_path"] = root_path
+    secured.deploy("app", "/app", echo)
+    assert (await ServeRoute(client, "app", "/sub").call(**QUICKLY))["path"] == "/app/sub"
+
+
+async def test_the_address_of_a_serve_with_tls_must_be_given(client: RayClient, secured: FakeDashboard) -> None:
+    secured.serve_options["ssl_certfile"] = "/etc/tls/serve.pem"
+    secured.deploy("app", "/app", echo)
+    with pytest.raises(RayConfigError, match=r"^serve_url: got nothing; expected the https address of Serve"):
+        await ServeRoute(client, "app", "/").call(**QUICKLY)
+
+
+async def fastapi(request: web.Request) -> web.Response:
+    """A FastAPI application with a route "/": it redirects when the slash at the end is missing."""
+    if request.path == "/bar/":
+        return web.json_response({"method": request.method})
+    location = f"http://user:s3cret@{request.host}{request.path}/?{request.query_string}"
+    return web.Response(status=307, headers={"Location": location})
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_slash_at_the_end_is_kept(client: RayClient, secured: FakeDashboard, method: str) -> None:
+    secured.deploy("app", "/bar", fastapi)
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY, method=method) == {"method": method}
+    assert await ServeRoute(client, None, "/bar/").call(**QUICKLY, method=method) == {"method": method}
+    advice = r"write the path with the slash at its end"
+    for application, path in [("app", ""), (None, "/bar")]:
+        with pytest.raises(RayServeBadAnswer, match=rf"307: redirected to http://[^/@]+/bar/, .*; {advice}$") as caught:
+            await ServeRoute(client, application, path).call(**QUICKLY, method=method)
+        assert "s3cret" not in str(caught.value)
+
+
+async def test_a_redirect_of_serve_to_https_names_its_field(secured: FakeDashboard) -> None:
+    secured.deploy("app", "/app", echo)
+    config = ClusterConfig(url=secured.url, token=TOKEN, serve_url=secured.serve_url, serve_token="s3rve")
+    advice = rf"in the serve_url field of the connection, write https://serve\.lab instead of {secured.serve_url}$"
+    async with RayClient(config) as client:
+        secured.fail(308, path="/-/routes", headers={"Location": "https://serve.lab/-/routes"})
+        with pytest.raises(RayRequestRefused, match=rf"308: redirected to https://serve\.lab/-/routes, .*{advice}"):
+            await ServeRoute(client, "app", "/sub").wait(**QUICKLY)
+        secured.fail(308, path="/app", headers={"Location": "https://serve.lab/app/sub"})
+        with pytest.raises(RayServeBadAnswer, match=rf"308: redirected to https://serve\.lab/app/sub, .*{advice}"):
+            await ServeRoute(client, "app", "/sub").call(**QUICKLY)
+
+
 async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDashboard) -> None:
     async def missing(application: str | None, path: str = "/") -> str:
         with pytest.raises(RayServeNotReady, match="did not answer in time") as caught:
@@ -150,7 +233,7 @@ async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDa
     assert "no such application" in await missing("app")
     assert "Serve is not running" in await missing(None, "/app")
     app = secured.deploy("app", "/app", echo, status="DEPLOYING", message="building")
-    assert "status=DEPLOYING route_prefix=None building" in await missing("app")
+    assert "status=DEPLOYING building" in await missing("app")
     app.status, app.routed = "RUNNING", False
     assert "has the routes []" in await missing("app")
     app.routed = True
