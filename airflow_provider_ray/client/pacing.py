@@ -75,6 +75,7 @@ SERVE_LAST_LOOK_SECONDS = 1.0  # for the last check, which begins when the time 
 SERVE_MESSAGE_CHARACTERS = 20_000  # of Ray's message in an error, as much as Ray itself keeps of a job's
 SERVE_NEWS_CHARACTERS = 1000  # likewise, in a log that says what is waited for
 ROUTE_LOOKS = 16  # before a call, each on its own connection: 1 in 32,768 times, all reach one of two proxies
+ROUTE_LOOKS_HOLD_SECONDS = 60.0  # for which they need not be repeated with a call that is
 PROXIES_LEARN_SECONDS = 10.0  # for the proxies of one cluster to learn of a route one after another
 
 # The jobs of a fan-out (fan_out/cluster_tasks.py)

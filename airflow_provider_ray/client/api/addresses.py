@@ -40,9 +40,11 @@ def _advice(asked: URL, target: URL, field: str) -> str:
     is_upgrade = (asked.scheme, target.scheme) == ("http", "https")
     is_downgrade = (asked.scheme, target.scheme) == ("https", "http")
     old, new = asked.raw_path.rstrip("/"), target.raw_path.rstrip("/")
-    if old == new and asked.raw_path != target.raw_path and not is_upgrade:
-        return f"write the path {'with' if target.raw_path.endswith('/') else 'without'} the slash at its end"
-    if target.origin() == asked.origin() or is_downgrade or not new.endswith(old):
-        return "is that a login page, or another path?"
-    moved = f"{target.origin()}{new.removesuffix(old)}"
-    return f"in the {field} field of the connection, write {moved} instead of {asked.origin()}"
+    is_same_path = new.endswith(old) if old else not new
+    needs_slash = target.raw_path.endswith("/")
+    if is_same_path and needs_slash != asked.raw_path.endswith("/") and not is_upgrade:
+        return f"write the path {'with' if needs_slash else 'without'} the slash at its end"
+    if is_same_path and not is_downgrade and target.origin() != asked.origin():
+        moved = f"{target.origin()}{new.removesuffix(old)}"
+        return f"in the {field} field of the connection, write {moved} instead of {asked.origin()}"
+    return "is that a login page, or another path?"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -86,6 +87,7 @@ class ServeRoute:
         self._was_there = False
         self._away_since: float | None = None
         self._mixed_since: float | None = None
+        self._certain_until = -inf
 
     def __str__(self) -> str:
         return f"application {self._application!r}" if self._application else f"route {self._path!r}"
@@ -260,8 +262,11 @@ class ServeRoute:
     async def _is_everywhere(self, target: _Target) -> bool:
         """Whether whatever listens at the address knows the route, on any connection.
 
-        Two clusters on one host with the same Serve port silently share it, connection by connection.
+        Two clusters on one host with the same Serve port silently share it, connection by connection. That is found
+        out once for all repetitions of a call within a minute.
         """
+        if monotonic() < self._certain_until:
+            return True
         try:
             answers = await self._client.serve.routes_of_many(target.base_url, pacing.ROUTE_LOOKS)
         except _NOBODY_THERE as error:
@@ -276,6 +281,8 @@ class ServeRoute:
                 f"Serve {self}: only some of the answers from {target.base_url} know its route, so another Serve"
                 " listens there as well; each cluster on a host needs a Serve port of its own"
             )
+        if is_known:
+            self._certain_until = monotonic() + pacing.ROUTE_LOOKS_HOLD_SECONDS
         return is_known
 
     def _all_know(self, target: _Target, answers: Sequence[Routes]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
-from tests.unit.conftest import connect
+from tests.unit.conftest import TaskLog, connect
 from tests.unit.deferral import run_deferred
 
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferrable"])
@@ -61,6 +62,45 @@ def test_waits_for_the_application_and_returns_its_json(
     assert run(operator(path="/output", deferrable=deferrable), context) == {"output": [1]}
     calls = dashboard.asked("GET", "/demo/output")
     assert len(calls) == 1
+
+
+@MODES
+def test_the_log_tells_what_is_waited_for_and_what_came(
+    dashboard: FakeDashboard, context: Any, task_log: TaskLog, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "SERVE_ROUND_SECONDS", 0.5)
+    dashboard.fail("close", path="/api/serve", times=4)
+
+    def later(seconds: float, **changes: Any) -> None:
+        application = dashboard.applications["demo"]
+        threading.Timer(seconds, lambda: [setattr(application, name, value) for name, value in changes.items()]).start()
+
+    dashboard.deploy("demo", "/demo", {"ok": True}, status="NOT_STARTED")
+    later(1.6, status="DEPLOYING", message="Waiting for 1 CPU")
+    later(3.2, status="RUNNING", routed=False)
+    later(4.8, routed=True)
+    dashboard.fail(503, path="/demo", text="at capacity", times=2)
+    assert run(operator(path="/x", deferrable=deferrable), context) == {"ok": True}
+    lines = [line for line in task_log.lines if "Serve" in line or "status 200" in line]
+    waited = [line.removeprefix("Waiting for Serve application 'demo': ") for line in lines[:-1]]
+    assert all(line.startswith("Waiting for Serve application 'demo': ") for line in lines[:-1])
+    news = [line for number, line in enumerate(waited) if line not in waited[:number]]
+    assert len(news) == 5
+    assert "(tolerated for 120 s)" in news[0]
+    assert news[1:3] == ["status=NOT_STARTED", "status=DEPLOYING Waiting for 1 CPU"]
+    assert news[3] == f"the proxy at {dashboard.serve_url} has the routes []"
+    assert news[4] == f"the call is repeated after GET {dashboard.serve_url}/demo/x: 503: at capacity"
+    # The worker says it once more before it defers.
+    assert len(waited) <= 6
+    assert re.fullmatch(rf"GET {dashboard.serve_url}/demo/x: status 200, 12 bytes in \d+\.\d\d s", lines[-1])
+
+
+def test_the_log_of_the_hook_tells_the_same(dashboard: FakeDashboard, task_log: TaskLog) -> None:
+    application = dashboard.deploy("demo", "/demo", {"ok": True}, status="DEPLOYING")
+    threading.Timer(0.5, lambda: setattr(application, "status", "RUNNING")).start()
+    assert RayHook().call_application("demo", timeout=20, method="post") == {"ok": True}
+    assert task_log.lines[0] == "Waiting for Serve application 'demo': status=DEPLOYING"
+    assert task_log.lines[-1].startswith(f"POST {dashboard.serve_url}/demo/: status 200, 12 bytes in ")
 
 
 def test_does_not_defer_when_the_application_answers_already(dashboard: FakeDashboard, context: Any) -> None:

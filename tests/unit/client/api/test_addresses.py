@@ -54,6 +54,8 @@ LOGIN = "is that a login page, or another path?"
         ("http://h:8000/bar", "http://h:8000/bar/", "http://h:8000/bar/", "write the path with the slash at its end"),
         ("http://h:8000/bar", "/bar/", "http://h:8000/bar/", "write the path with the slash at its end"),
         ("http://h/bar/?a=1", "http://h/bar?a=1", "http://h/bar", "write the path without the slash at its end"),
+        # An application below a root_path that no proxy strips.
+        ("http://h/bar", "http://h/base/bar/", "http://h/base/bar/", "write the path with the slash at its end"),
         # A server that does not know that its proxy speaks HTTPS.
         ("https://h/bar", "http://h/bar/", "http://h/bar/", "write the path with the slash at its end"),
         (
@@ -75,6 +77,14 @@ LOGIN = "is that a login page, or another path?"
             "in the host field of the connection, write https://h instead of http://h",
         ),
         ("http://h/a", "/login", "http://h/login", LOGIN),
+        ("http://h/", "/login", "http://h/login", LOGIN),
+        ("http://h/", "https://h/login", "https://h/login", LOGIN),
+        (
+            "http://h",
+            "https://h",
+            "https://h",
+            "in the host field of the connection, write https://h instead of http://h",
+        ),
         ("http://h/a", "//sso/login?next=%2Fa&token=s3cret#s3cret", "http://sso/login", LOGIN),
         ("http://h/a", "https://user:s3cret@sso/login", "https://sso/login", LOGIN),
         ("https://h/a", "http://h/a", "http://h/a", LOGIN),

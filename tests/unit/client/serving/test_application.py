@@ -21,6 +21,7 @@ from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
     RayJobLost,
+    RayNotADashboard,
     RayRequestRefused,
     RayServeBadAnswer,
     RayServeDeployFailed,
@@ -242,6 +243,71 @@ async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDa
     assert "503: starting" in await missing("app")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("", "/"), "application"),
+        ((["app"], "/"), "application"),
+        (("app", None), "path"),
+        (("app", "/sub#part"), "path"),
+        (("app", "/", ""), "submission_id"),
+        (("app", "/", 7), "submission_id"),
+    ],
+)
+async def test_what_names_no_route_is_refused(client: RayClient, arguments: Any, field: str) -> None:
+    with pytest.raises(RayConfigError) as caught:
+        ServeRoute(client, *arguments)
+    assert caught.value.field == field
+
+
+async def test_long_texts_of_a_cluster_are_cut(client: RayClient, secured: FakeDashboard) -> None:
+    for number in range(1000):
+        secured.deploy(f"other{number}", f"/other{number}", {})
+    app = secured.deploy("app", "/app", {}, routed=False)
+    with pytest.raises(RayServeNotReady, match=r"'/other0', .* and 980 more$") as not_ready:
+        await ServeRoute(client, "app", "/").wait(poll_interval=0.1, timeout=0.2)
+    assert len(str(not_ready.value)) < 1000
+    app.status, app.message = "DEPLOY_FAILED", "x" * 10**6 + "the reason"
+    with pytest.raises(RayServeDeployFailed, match="the reason$") as failed:
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
+    assert len(str(failed.value)) < 21_000
+
+
+async def test_an_ingress_that_loses_its_dashboard_for_a_moment(client: RayClient, secured: FakeDashboard) -> None:
+    app = secured.deploy("app", "/app", {}, status="DEPLOYING")
+    soon(0.5, lambda: secured.fail(404, path="/api/serve", text="default backend"))
+    soon(1.5, lambda: secured.fail(200, path="/api/serve", text="<html>back soon"))
+    soon(2.5, lambda: setattr(app, "status", "RUNNING"))
+    assert await ServeRoute(client, "app", "/").wait(**QUICKLY) == f"{secured.serve_url}/app/"
+    assert all(fault.times == 0 for fault in secured.faults)
+
+
+async def test_what_never_was_a_dashboard_ends_the_wait(client: RayClient, secured: FakeDashboard) -> None:
+    secured.fail(200, path="/api/serve", text="<html>hello")
+    with pytest.raises(RayNotADashboard):
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
+
+
+async def test_a_cluster_without_serve_ends_the_wait(client: RayClient, secured: FakeDashboard) -> None:
+    secured.fail(
+        501, path="/api/serve", text='Serve dependencies are not installed. Please run `pip install "ray[serve]"`.'
+    )
+    with pytest.raises(RayRequestRefused, match=r"501: Serve dependencies are not installed"):
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
+
+
+@pytest.mark.parametrize("path", ["/api/serve", "/-/routes", "/api/jobs/j1"])
+async def test_a_silent_server_does_not_delay_the_end_of_a_wait(secured: FakeDashboard, path: str) -> None:
+    secured.deploy("app", "/app", {})
+    async with RayClient(ClusterConfig(url=secured.url, token=TOKEN)) as client:
+        await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
+        secured.fail("hang", path=path, times=100)
+        started = time.monotonic()
+        with pytest.raises(RayServeNotReady, match="no answer in time"):
+            await ServeRoute(client, "app", "/", "j1").wait(poll_interval=0.1, timeout=1.5)
+        assert time.monotonic() - started < 1.5 + pacing.SERVE_LAST_LOOK_SECONDS + 0.5
+
+
 async def test_the_wait_ends_when_the_application_answers(client: RayClient, secured: FakeDashboard) -> None:
     app = secured.deploy("app", "/app", echo, status="DEPLOYING", routed=False)
     soon(0.2, lambda: setattr(app, "status", "RUNNING"))
@@ -356,6 +422,8 @@ async def test_answers(client: RayClient, secured: FakeDashboard, text: str, val
         ({"method": "POST", "data": {"a": {1}}}, "data"),
         ({"method": "POST", "data": float("nan")}, "data"),
         ({"request_timeout": 0}, "request_timeout"),
+        ({"method": None}, "method"),
+        ({"max_answer_bytes": "1 MB"}, "max_answer_bytes"),
     ],
 )
 async def test_requests_that_cannot_be_sent(
@@ -368,10 +436,11 @@ async def test_requests_that_cannot_be_sent(
     assert secured.asked("GET", "/app") == secured.asked("POST", "/app") == []
 
 
+@pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_at_capacity_is_repeated(client: RayClient, secured: FakeDashboard, method: str) -> None:
+async def test_at_capacity_is_repeated(client: RayClient, secured: FakeDashboard, method: str, status: int) -> None:
     secured.deploy("app", "/app", {"a": 1})
-    secured.fail(503, path="/app", times=2)
+    secured.fail(status, path="/app", times=2)
     assert await ServeRoute(client, "app", "/").call(**QUICKLY, method=method) == {"a": 1}
 
 
@@ -443,6 +512,15 @@ async def test_another_cluster_at_the_same_port_is_found_out(monkeypatch: pytest
             with pytest.raises(RayServeError, match=r"another Serve listens there as well; .* a Serve port of its own"):
                 await ServeRoute(client, "app", "/").call(poll_interval=0.2, timeout=30)
         assert not [each for each in other.requests if each.path.startswith("/app")]
+
+
+async def test_who_else_listens_is_found_out_once_per_call(client: RayClient, secured: FakeDashboard) -> None:
+    secured.deploy("app", "/app", {"a": 1})
+    await ServeRoute(client, "app", "/").wait(**QUICKLY)
+    assert len(secured.asked("GET", "/-/routes")) == 1
+    secured.fail(503, path="/app", times=3)
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY) == {"a": 1}
+    assert len(secured.asked("GET", "/-/routes")) == 1 + pacing.ROUTE_LOOKS + 4
 
 
 async def test_proxies_that_learn_of_a_route_one_after_the_other_are_waited_for() -> None:
