@@ -41,6 +41,10 @@ class WithFastAPI:
 
 # The root_path is for a proxy in front of Serve; that there is none makes the test.
 serve.start(http_options={"host": "127.0.0.1", "port": settings["port"], "root_path": "/base"})
-for kind, suffix in ((Answers, ""), (WithFastAPI, "-fastapi")):
-    application = kind.bind()  # type: ignore[attr-defined]
-    serve.run(application, name=settings["name"] + suffix, route_prefix=settings["route_prefix"] + suffix)
+name, route_prefix = settings["name"], settings["route_prefix"]
+serve.run(Answers.bind(), name=name, route_prefix=route_prefix)  # type: ignore[attr-defined]
+serve.run(
+    WithFastAPI.bind(),  # type: ignore[attr-defined]
+    name=f"{name}-fastapi",
+    route_prefix=f"{route_prefix}-fastapi",
+)

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import TaskLog, connect
 from tests.unit.deferral import run_deferred
 
+ROOT = Path(__file__).parents[3]
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferrable"])
 
 
@@ -71,11 +73,11 @@ def test_the_log_tells_what_is_waited_for_and_what_came(
     monkeypatch.setattr(pacing, "SERVE_ROUND_SECONDS", 0.5)
     dashboard.fail("close", path="/api/serve", times=4)
 
-    def later(seconds: float, **changes: Any) -> None:
-        application = dashboard.applications["demo"]
-        threading.Timer(seconds, lambda: [setattr(application, name, value) for name, value in changes.items()]).start()
+    application = dashboard.deploy("demo", "/demo", {"ok": True}, status="NOT_STARTED")
 
-    dashboard.deploy("demo", "/demo", {"ok": True}, status="NOT_STARTED")
+    def later(seconds: float, **changes: Any) -> None:
+        threading.Timer(seconds, lambda: vars(application).update(changes)).start()
+
     later(1.6, status="DEPLOYING", message="Waiting for 1 CPU")
     later(3.2, status="RUNNING", routed=False)
     later(4.8, routed=True)
@@ -116,6 +118,17 @@ def test_calls_with_every_method_a_body_and_headers(dashboard: FakeDashboard, co
     (request,) = dashboard.asked(method, "/demo/x/y")
     assert request.headers["X-Mine"] == "yes"
     assert request.headers["x-request-timeout-seconds"].startswith("7")
+
+
+@pytest.mark.parametrize(("page", "asked"), [("README.md", "/models/"), ("docs/operators.md", "/models/predict")])
+def test_the_example_in_the_docs_calls_what_it_says(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, page: str, asked: str
+) -> None:
+    connect(monkeypatch, "ray_lab", dashboard)
+    dashboard.deploy("model", "/models", echo)
+    (example,) = re.findall(r"^ *(RayServeOperator\(.*?\))$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    task = eval(example, {"RayServeOperator": RayServeOperator})
+    assert task.execute(context) == {"method": "POST", "path": asked, "body": {"x": 1}}
 
 
 def test_calls_a_route_without_naming_the_application(dashboard: FakeDashboard, context: Any) -> None:
