@@ -71,6 +71,7 @@ PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, whi
 # Waiting for Serve (client/serving, client/sharing/shared_serve.py, hooks/ray.py, fan_out/cluster_tasks.py)
 SERVE_INTERVAL_SECONDS = 2.0  # longest time between two checks of an application, if the author sets none
 SERVE_ROUND_SECONDS = 3.0  # between two checks that waits share: each takes up to five requests, three for jobs
+SERVE_TURN_SECONDS = 0.0003  # between the checks of two waits in a round: about what one takes
 SERVE_LAST_LOOK_SECONDS = 1.0  # for the last check, which begins when the time is up
 SERVE_MESSAGE_CHARACTERS = 20_000  # of Ray's message in an error, as much as Ray itself keeps of a job's
 SERVE_NEWS_CHARACTERS = 1000  # likewise, in a log that says what is waited for

@@ -37,7 +37,7 @@ async def test_calls(client: RayClient, served: str, method: str) -> None:
 
 async def test_the_routes_are_not_below_the_root_path(cluster: Cluster, client: RayClient, served: str) -> None:
     assert (await ServeRoute(client, APPLICATION, "/sub", served).call(**WAIT))["path"] == "/sub"
-    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/base/contract/sub' not found"):
+    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/base/base/contract/sub' not found"):
         await client.serve.call(f"http://127.0.0.1:{cluster.serve_port}/base{PREFIX}/sub")
 
 
@@ -80,5 +80,5 @@ async def test_a_missing_route(cluster: Cluster, client: RayClient, served: str)
         await ServeRoute(client, None, "/nowhere").wait(poll_interval=0.2, timeout=0.5)
     with pytest.raises(RayServeNotReady, match="no such application"):
         await ServeRoute(client, "nobody", "/").wait(poll_interval=0.2, timeout=0.5)
-    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/nowhere' not found\. Ping .*/-/routes"):
+    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/base/nowhere' not found\. Ping .*/-/routes"):
         await client.serve.call(f"http://127.0.0.1:{cluster.serve_port}/nowhere")

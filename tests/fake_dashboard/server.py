@@ -135,8 +135,8 @@ class FakeDashboard(FakeCluster):
             if f"{request.path}/".startswith(f"{route.rstrip('/')}/"):
                 answer = routes[route].answer
                 return await answer(request) if callable(answer) else web.json_response(answer)
-        where = f"http://{request.host}/-/routes"
-        return _plain(404, f"Path '{request.path}' not found. Ping {where} for available routes.")
+        path = f"{self.serve_options['root_path']}{request.path}"
+        return _plain(404, f"Path '{path}' not found. Ping http://.../-/routes for available routes.")
 
 
 async def _listen(runner: web.AppRunner, tls: ssl.SSLContext | None, shared_port: int | None = None) -> int:

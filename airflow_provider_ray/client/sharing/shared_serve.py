@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import floor
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class SharedServe(Serve):
         self._details = SharedAnswer[ServeDetails](super().details, **self._pace)
         self._routes_from = ""
         self._routes: SharedAnswer[Routes] | None = None
+        self._turns = Counter[int]()
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options; all who ask at about the same time get the same answer."""
@@ -43,10 +45,17 @@ class SharedServe(Serve):
         return await self._routes.get()
 
     def paced(self, seconds: float) -> float:
-        """Seconds until the common moment that is nearest to the end of the pause, but not over yet."""
-        now = monotonic()
-        number = max(round((now + seconds) / pacing.SERVE_ROUND_SECONDS), floor(now / pacing.SERVE_ROUND_SECONDS) + 1)
-        return number * pacing.SERVE_ROUND_SECONDS - now
+        """Seconds until the common moment that is nearest to the end of the pause, but not over yet.
+
+        Everyone gets a turn of their own right after it, since checking for thousands of waits in one go would delay
+        everyone else in the event loop.
+        """
+        now, period = monotonic(), pacing.SERVE_ROUND_SECONDS
+        number = max(round((now + seconds) / period), floor(now / period) + 1)
+        if number not in self._turns:
+            self._turns = Counter({later: turns for later, turns in self._turns.items() if later * period > now})
+        self._turns[number] += 1
+        return number * period - now + min(self._turns[number] * pacing.SERVE_TURN_SECONDS, period / 4)
 
     async def close(self) -> None:
         """Stop asking."""

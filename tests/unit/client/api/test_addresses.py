@@ -86,6 +86,7 @@ LOGIN = "is that a login page, or another path?"
             "in the host field of the connection, write https://h instead of http://h",
         ),
         ("http://h/a", "//sso/login?next=%2Fa&token=s3cret#s3cret", "http://sso/login", LOGIN),
+        ("http://h/a", "/x\r\nSet-Cookie: y", "http://h/xSet-Cookie:%20y", LOGIN),
         ("http://h/a", "https://user:s3cret@sso/login", "https://sso/login", LOGIN),
         ("https://h/a", "http://h/a", "http://h/a", LOGIN),
         ("http://h/a", "http://h/a", "http://h/a", LOGIN),
@@ -97,7 +98,8 @@ def test_a_redirect_is_described_without_secrets(asked: str, location: str, wher
 
 
 @pytest.mark.parametrize(
-    "location", [None, "", "javascript:s3cret", "ftp://h/s3cret", "http://h:99999/s3cret", "http://[::1/s3cret"]
+    "location",
+    [None, "", "javascript:s3cret", "ftp://h/s3cret", "http://h:99999/s3cret", "http://[::1/s3cret"],
 )
 def test_a_redirect_to_nowhere_is_described(location: str | None) -> None:
     assert redirection("http://h/a", location, "host") == "redirected, but not to an address that can be read"
