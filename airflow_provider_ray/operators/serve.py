@@ -115,7 +115,7 @@ class RayServeOperator(BaseOperator):
         return self._call(event["conn_id"], max(event["end_time"] - time(), self.request_timeout))
 
     def _answers(self, conn_id: str) -> bool:
-        return RayHook(conn_id).run(lambda client: self._route(client).url()) is not None
+        return RayHook(conn_id).run(lambda client: self._route(client).url(within=self.timeout)) is not None
 
     def _call(self, conn_id: str, timeout: float) -> Any:
         return RayHook(conn_id).run(

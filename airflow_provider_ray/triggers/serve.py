@@ -47,7 +47,7 @@ class RayServeTrigger(RayTrigger):
 
         async with await self._client(self.conn_id) as client:
             route = ServeRoute(client, self.application, self.path, self.submission_id, logger=self.log)
-            await route.wait(poll_interval=self.poll_interval, timeout=max(until(self.end_time), 0))
+            await route.wait(poll_interval=self.poll_interval, timeout=until(self.end_time))
         return self._event(READY, None)
 
     def _failed(self, fault: RayError) -> dict[str, Any]:

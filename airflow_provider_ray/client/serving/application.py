@@ -96,7 +96,7 @@ class ServeRoute:
         """Wait until a proxy knows the route and return its URL.
 
         :param poll_interval: longest time between two checks, in seconds; the first ones are more frequent.
-        :param timeout: seconds from now; 0 for a single check, however long it takes.
+        :param timeout: seconds from now; 0 for a single check, however long it takes, and less for a short one.
         :raises RayServeNotReady: when the time is up; the error says what was missing last.
         :raises RayServeDeployFailed: when Ray could not deploy the application.
         :raises RayServeError: when the job that should serve has ended, or the route leads out of Serve.
@@ -104,13 +104,14 @@ class ServeRoute:
         """
         return (await self._wait(poll_interval, timeout)).url
 
-    async def url(self) -> str | None:
+    async def url(self, within: float | None = None) -> str | None:
         """The route's URL if a proxy knows it now; otherwise None, and ``missing`` says why.
 
+        :param within: seconds for the check; None for as long as it takes.
         :raises RayRequestError: when the dashboard has not answered for ``[ray] fault_budget`` seconds.
         :raises RayJobLost: when the cluster does not know the job that should serve.
         """
-        target = await self._look()
+        target = await self._look(within)
         return None if target is None else target.url
 
     async def call(self, *, poll_interval: float, timeout: float, **request: Any) -> Any:
@@ -126,9 +127,9 @@ class ServeRoute:
             at the same address.
         :raises RayClusterUnavailable: when a call that may have been processed got no answer.
         """
-        deadline = monotonic() + timeout
+        deadline, left = monotonic() + timeout, timeout
         while True:
-            target = await self._wait(poll_interval, max(deadline - monotonic(), 0))
+            target = await self._wait(poll_interval, left)
             if await self._is_everywhere(target):
                 try:
                     return await self._answer(target.url, request)
@@ -140,6 +141,7 @@ class ServeRoute:
             elif monotonic() >= deadline:
                 raise self._not_ready()
             await asyncio.sleep(max(min(poll_interval, deadline - monotonic()), pacing.SHORTEST_INTERVAL_SECONDS))
+            left = deadline - monotonic()
 
     async def _answer(self, url: str, request: dict[str, Any]) -> Any:
         answer = await self._client.serve.call(url, **request)
@@ -161,7 +163,7 @@ class ServeRoute:
         while True:
             await asyncio.sleep(max(min(self._client.serve.paced(pause), deadline - monotonic()), 0))
             left = deadline - monotonic()
-            target = await self._look(max(left, pacing.SERVE_LAST_LOOK_SECONDS) if timeout > 0 else None)
+            target = await self._look(max(left, pacing.SERVE_LAST_LOOK_SECONDS) if timeout else None)
             if target is not None:
                 return target
             if monotonic() >= deadline:

@@ -7,6 +7,7 @@ import re
 import threading
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -141,6 +142,15 @@ def test_says_what_was_missing_when_time_is_up(dashboard: FakeDashboard, context
     dashboard.deploy("demo", "/demo", {}, status="DEPLOYING", message="Waiting for 1 CPU")
     with pytest.raises(errors.RayServeNotReady, match="'demo' did not answer in time: .*DEPLOYING.*Waiting for 1 CPU"):
         run(operator(deferrable=deferrable, timeout=0.5), context)
+
+
+@MODES
+def test_a_silent_cluster_does_not_delay_the_end(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    dashboard.fail("hang", path="/api/serve", times=100)
+    started = monotonic()
+    with pytest.raises(errors.RayServeNotReady, match="no answer in time"):
+        run(operator(deferrable=deferrable, timeout=2), context)
+    assert monotonic() - started < 10
 
 
 @MODES
