@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
 _LATER = frozenset({408, 425, 429})
+_TITLE = re.compile(r"<title>\s*(\S[^<]{0,200})</title>", re.IGNORECASE)
 # The head asks its agent and answers the agent's 4xx with a 500.
 _WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
 
@@ -259,6 +260,8 @@ def _tls(config: ClusterConfig) -> ssl.SSLContext | bool:
 
 
 def _reason(text: str) -> str:
-    """The last line with words: Ray answers with an entire server traceback, or two."""
+    """The title of a page, else the last line with words: Ray answers with an entire server traceback, or two."""
+    if title := _TITLE.search(text):
+        return title[1]
     lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
     return lines[-1][:500] if lines else "no reason given"

@@ -166,6 +166,16 @@ async def test_a_redirect_to_https_names_the_field_to_change(
         await ask(client)
 
 
+async def test_of_a_page_the_title_is_the_reason(client: RayClient, fake: FakeDashboard) -> None:
+    """As when plain HTTP reaches an HTTPS port of nginx."""
+    title = "400 The plain HTTP request was sent to HTTPS port"
+    fake.fail(
+        400, text=f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<hr>nginx\r\n</body>\r\n</html>\r\n"
+    )
+    with pytest.raises(RayRequestRefused, match=f"400: {title}$"):
+        await client.jobs.get("j1")
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_statuses_that_pass(client: RayClient, fake: FakeDashboard, status: int) -> None:
     fake.fail(status, text="Traceback (most recent call last):\n  File x\nOSError: the last line")
