@@ -124,9 +124,8 @@ class FakeDashboard(FakeCluster):
         return await handler(request)
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
-        routes = {
-            each.route_prefix: each for each in self.applications.values() if each.routed and each.status == "RUNNING"
-        }
+        running = [each for each in self.applications.values() if each.routed and each.status == "RUNNING"]
+        routes = {each.route_prefix: each for each in running if each.route_prefix is not None}
         if request.path == "/-/routes":
             return web.json_response({route: each.name for route, each in routes.items()})
         if request.path == "/-/healthz":

@@ -120,7 +120,7 @@ class Application:
     """A Serve application: the body of its answers, or a handler that makes them."""
 
     name: str
-    route_prefix: str
+    route_prefix: str | None
     answer: Handler | Any
     status: str = "RUNNING"
     message: str = ""

@@ -232,7 +232,8 @@ class ServeRoute:
         if found.status == APPLICATION_DEPLOY_FAILED:
             raise RayServeDeployFailed(f"Serve application {self._application!r}: DEPLOY_FAILED\n{said}")
         if found.status != APPLICATION_RUNNING or found.route_prefix is None:
-            self._lacks(f"status={found.status[:100]} {said}".rstrip())
+            no_route = "without a route prefix " if found.status == APPLICATION_RUNNING else ""
+            self._lacks(f"status={found.status[:100]} {no_route}{said}".rstrip())
             return None
         return await self._routed(found.route_prefix.rstrip("/"), await self._client.serve.base_url(details))
 

@@ -235,7 +235,9 @@ async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDa
     assert "Serve is not running" in await missing(None, "/app")
     app = secured.deploy("app", "/app", echo, status="DEPLOYING", message="building")
     assert "status=DEPLOYING building" in await missing("app")
-    app.status, app.routed = "RUNNING", False
+    app.status, app.route_prefix, app.message = "RUNNING", None, ""
+    assert (await missing("app")).endswith("status=RUNNING without a route prefix")
+    app.route_prefix, app.routed = "/app", False
     assert "has the routes []" in await missing("app")
     app.routed = True
     assert "has the routes ['/app']" in await missing(None, "/application")
