@@ -53,6 +53,7 @@ class Endpoint:
     :param token_field: where the connection holds the token.
     :param headers: additional headers.
     :param basic_auth: value of the header Authorization for HTTP basic authentication.
+    :param address_field: where the connection holds the address.
     """
 
     url: str
@@ -60,6 +61,7 @@ class Endpoint:
     token_field: str
     headers: Mapping[str, str] = field(repr=False)
     basic_auth: str | None = field(default=None, repr=False)
+    address_field: str = "host"
 
     def advice(self, status: int) -> str:
         """What a rejection of the credentials means.
@@ -171,7 +173,13 @@ class ClusterConfig:
     @property
     def applications(self) -> Endpoint:
         """Serve's proxy, which has credentials of its own."""
-        return Endpoint(url="", token=self.serve_token, token_field="serve_token", headers=self.serve_auth_headers)
+        return Endpoint(
+            url="",
+            token=self.serve_token,
+            token_field="serve_token",
+            headers=self.serve_auth_headers,
+            address_field="serve_url",
+        )
 
     @property
     def basic_auth(self) -> str | None:

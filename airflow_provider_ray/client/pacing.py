@@ -73,9 +73,15 @@ EARLIEST_EVENT_SECONDS = 2.0  # after a trigger starts: Airflow 3.3.2 fails task
 UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
 PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, which Ray forgets after ten minutes
 
-# Waiting for Serve (client/serving/application.py, hooks/ray.py, fan_out/cluster_tasks.py)
+# Waiting for Serve (client/serving, client/sharing/shared_serve.py, hooks/ray.py, fan_out/cluster_tasks.py)
 SERVE_INTERVAL_SECONDS = 2.0  # longest time between two checks of an application, if the author sets none
+SERVE_ROUND_SECONDS = 3.0  # between two checks that waits share: each takes up to five requests, three for jobs
+SERVE_TURN_SECONDS = 0.0003  # between the checks of two waits in a round: about what one takes
+SERVE_LAST_LOOK_SECONDS = 1.0  # for the last check, which begins when the time is up
+SERVE_MESSAGE_CHARACTERS = 20_000  # of Ray's message in an error, as much as Ray itself keeps of a job's
+SERVE_NEWS_CHARACTERS = 1000  # likewise, in a log that says what is waited for
 ROUTE_LOOKS = 16  # before a call, each on its own connection: 1 in 32,768 times, all reach one of two proxies
+ROUTE_LOOKS_HOLD_SECONDS = 60.0  # for which they need not be repeated with a call that is
 PROXIES_LEARN_SECONDS = 10.0  # for the proxies of one cluster to learn of a route one after another
 
 # The jobs of a fan-out (fan_out/cluster_tasks.py)

@@ -191,8 +191,10 @@ class RayHook(BaseHook):
     ) -> Any:
         """Call a route of a Serve application and return the decoded JSON answer.
 
+        The log shows what is being waited for, and a line about the answer.
+
         :param application: name of the application; None when ``path`` is the complete route.
-        :param path: path below the application's route prefix.
+        :param path: path below the application's route prefix, appended to it as it is.
         :param timeout: how long to wait for the application, in seconds or as a ``timedelta``; by default it must
             already be running.
         :param request_timeout: limit for one call, in seconds or as a ``timedelta``.
@@ -205,7 +207,9 @@ class RayHook(BaseHook):
 
         waiting = {"poll_interval": pacing.SERVE_INTERVAL_SECONDS, "timeout": seconds("timeout", timeout, zero=True)}
         request["request_timeout"] = seconds("request_timeout", request_timeout)
-        return self.run(lambda client: ServeRoute(client, application, path).call(**waiting, **request))
+        return self.run(
+            lambda client: ServeRoute(client, application, path, logger=self.log).call(**waiting, **request)
+        )
 
     def _look_up(self) -> ClusterConfig:
         from airflow.providers.common.compat.sdk import mask_secret

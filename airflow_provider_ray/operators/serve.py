@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 class RayServeOperator(RedactsRenderedFields):
     """Wait until a Serve application or route is available, call it, and return the decoded JSON answer as XCom.
 
-    A call is repeated only if it did not reach the application or was turned away: after a failed connection, a 503, or
-    a 404 while the application is not running. A GET is also repeated after a broken connection, and after a 408 while
-    the application is not running. In deferrable mode the triggerer waits and a worker makes the call. The cluster's
-    token is never sent to Serve; the connection has a separate field for Serve's token.
+    A call is repeated only if it did not reach the application or was turned away: after a failed connection, a 503, a
+    429, or a 404 while the application is not running. A GET is also repeated after a broken connection, and after a
+    408 while the application is not running. In deferrable mode the triggerer waits and a worker makes the call. The
+    log shows what is being waited for, and a line about the answer. The cluster's token is never sent to Serve; the
+    connection has a separate field for Serve's token.
 
     :param application: name of the application; None when ``path`` is the complete route. (templated)
-    :param path: path below the application's route prefix, or from Serve's root. (templated)
+    :param path: path below the application's route prefix, or from Serve's root, such as ``/items?n=3``. It is
+        appended as it is: the default ``/`` asks for the prefix with a slash at its end, as FastAPI wants it, and an
+        empty path for the prefix without one. (templated)
     :param conn_id: connection of type ``ray``. It may be given in any form that names exactly one cluster: an id, a
         list of one, or a label selector that matches one. (templated)
     :param method: GET, POST, PUT or DELETE. (templated)
@@ -125,7 +128,7 @@ class RayServeOperator(RedactsRenderedFields):
             mask_secret(secret)
 
     def _answers(self, hook: RayHook) -> bool:
-        return hook.run(lambda client: self._route(client).url()) is not None
+        return hook.run(lambda client: self._route(client).url(within=self.timeout)) is not None
 
     def _call(self, hook: RayHook, timeout: float) -> Any:
         return hook.run(
@@ -143,7 +146,7 @@ class RayServeOperator(RedactsRenderedFields):
     def _route(self, client: RayClient) -> ServeRoute:
         from airflow_provider_ray.client.serving.application import ServeRoute
 
-        return ServeRoute(client, self.application, self.path, self.submission_id)
+        return ServeRoute(client, self.application, self.path, self.submission_id, logger=self.log)
 
     def _trigger(self, conn_id: str, end_time: float) -> RayServeTrigger:
         return RayServeTrigger(
@@ -157,12 +160,9 @@ class RayServeOperator(RedactsRenderedFields):
 
     def _check_arguments(self) -> None:
         from airflow_provider_ray.client.api.serve import check_request
-        from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.serving.application import check_route
         from airflow_provider_ray.client.values import as_json
 
-        if not isinstance(self.path, str):
-            raise RayConfigError("path", repr(self.path), "a path such as /predict")
-        if not isinstance(self.max_answer_bytes, int) or self.max_answer_bytes < 1:
-            raise RayConfigError("max_answer_bytes", repr(self.max_answer_bytes), "a number of bytes above 0")
-        check_request(self.method, self.headers)
+        check_route(self.application, self.path, self.submission_id)
+        check_request(self.method, self.headers, self.max_answer_bytes)
         as_json("data", self.data)

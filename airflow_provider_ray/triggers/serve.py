@@ -47,8 +47,8 @@ class RayServeTrigger(RayTrigger):
 
         # The operator has reached the cluster before it deferred.
         async with await self._client(self.conn_id, accepted=True) as client:
-            route = ServeRoute(client, self.application, self.path, self.submission_id)
-            await route.wait(poll_interval=self.poll_interval, timeout=max(until(self.end_time), 0))
+            route = ServeRoute(client, self.application, self.path, self.submission_id, logger=self.log)
+            await route.wait(poll_interval=self.poll_interval, timeout=until(self.end_time))
         return self._event(READY, None)
 
     def _failed(self, fault: RayError) -> dict[str, Any]:

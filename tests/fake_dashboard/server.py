@@ -137,9 +137,8 @@ class FakeDashboard(FakeCluster):
         return await handler(request)
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
-        routes = {
-            each.route_prefix: each for each in self.applications.values() if each.routed and each.status == "RUNNING"
-        }
+        running = [each for each in self.applications.values() if each.routed and each.status == "RUNNING"]
+        routes = {each.route_prefix: each for each in running if each.route_prefix is not None}
         if request.path == "/-/routes":
             return web.json_response({route: each.name for route, each in routes.items()})
         if request.path == "/-/healthz":
@@ -148,8 +147,8 @@ class FakeDashboard(FakeCluster):
             if f"{request.path}/".startswith(f"{route.rstrip('/')}/"):
                 answer = routes[route].answer
                 return await answer(request) if callable(answer) else web.json_response(answer)
-        where = f"http://{request.host}/-/routes"
-        return _plain(404, f"Path '{request.path}' not found. Ping {where} for available routes.")
+        path = f"{self.serve_options['root_path']}{request.path}"
+        return _plain(404, f"Path '{path}' not found. Ping http://.../-/routes for available routes.")
 
 
 def _has_login(request: web.Request, login: str) -> bool:

@@ -23,6 +23,7 @@ from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.addresses import redirection
 from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayAuthLapsed,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
 _LATER = frozenset({408, 425, 429})
+_TITLE = re.compile(r"<title>\s*(\S[^<]{0,200})</title>", re.IGNORECASE)
 # The head asks its agent and answers the agent's 4xx with a 500.
 _WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
 
@@ -203,9 +205,14 @@ class Http:
         return f"{method} {self.base_url}{path}"
 
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
-        said = await read_reason(response)
-        endpoint = self._endpoint(self._access.config)
-        return refusal(name, response.status, said, response.headers.get("Location"), endpoint)
+        if 300 <= response.status < 400:
+            return RayRequestRefused(name, f"{response.status}: {self.redirection(response)}", response.status)
+        return refusal(name, response.status, await read_reason(response), self._endpoint(self._access.config))
+
+    def redirection(self, response: aiohttp.ClientResponse) -> str:
+        """What an answer says that redirects, and what to change."""
+        field = self._endpoint(self._access.config).address_field
+        return redirection(str(response.url), response.headers.get("Location"), field)
 
     async def _judged(self, fault: RayRequestError, version: int) -> RayRequestError:
         """The fault, or a passing one if it is about credentials that were accepted before or have been replaced."""
@@ -266,8 +273,8 @@ def decoded(text: bytes, answer: type[T]) -> T:
     return msgspec.convert(sanitized(json.loads(text)), answer)
 
 
-def refusal(name: str, status: int, text: str, location: str | None, endpoint: Endpoint) -> RayRequestError:
-    """The error for an answer that is not a success."""
+def refusal(name: str, status: int, text: str, endpoint: Endpoint) -> RayRequestError:
+    """The error for an answer that is neither a success nor a redirect."""
     said = _reason(text)
     if status in (401, 403):
         return RayAuthError(name, f"{status}, {endpoint.advice(status)} ({said})", status)
@@ -275,11 +282,10 @@ def refusal(name: str, status: int, text: str, location: str | None, endpoint: E
         return RayNotFound(name, f"404: {said}", status)
     wrapped = _WRAPPED.search(text) if status == 500 else None
     meant = int(wrapped[1]) if wrapped else status
-    if meant in _LATER or meant >= 500:
+    # Ray's 501 says that Serve is not installed.
+    if meant in _LATER or (meant >= 500 and meant != 501):
         return RayClusterUnavailable(name, f"{status}: {said}", status)
     refused = RayRequestRefused(name, f"{status}: {said}", status)
-    if 300 <= status < 400:
-        refused = RayRequestRefused(name, f"{status}: redirected to {location!r}: a login page?", status)
     # How nginx rejects a client certificate that is no longer valid.
     refused.about_credentials = status == 400 and "SSL certificate" in text
     return refused
@@ -309,6 +315,8 @@ def _fault(name: str, error: aiohttp.ClientError | OSError) -> RayRequestError:
 
 
 def _reason(text: str) -> str:
-    """The last line with words: Ray answers with an entire server traceback, or two."""
+    """The title of a page, else the last line with words: Ray answers with an entire server traceback, or two."""
+    if title := _TITLE.search(text):
+        return title[1]
     lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
     return lines[-1][:500] if lines else "no reason given"

@@ -15,6 +15,7 @@ from airflow_provider_ray.client.api.models import ClusterVersion
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sharing.shared_jobs import SharedJobs
+from airflow_provider_ray.client.sharing.shared_serve import SharedServe
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.http import Http
@@ -45,11 +46,13 @@ class SharedClient(RayClient):
 
     cluster: SharedCluster
     jobs: SharedJobs
+    serve: SharedServe
 
     def __init__(self, config: ClusterConfig, look_up: Callable[[], Awaitable[ClusterConfig]] | None = None) -> None:
         super().__init__(config, look_up)
         self.jobs = SharedJobs(self._dashboard)
         self.cluster = SharedCluster(self._dashboard)
+        self.serve = SharedServe(self._dashboard, self._applications, self._access)
         self._capacity = SharedAnswer[Capacity](
             super().capacity, period=pacing.CAPACITY_SECONDS, longest_pause=pacing.LONGEST_PAUSE_SECONDS
         )
@@ -71,6 +74,7 @@ class SharedClient(RayClient):
         await self._capacity.close()
         await self.cluster.close()
         await self.jobs.close()
+        await self.serve.close()
         if self._opening is not None:
             (opened,) = await asyncio.gather(self._opening, return_exceptions=True)
             if opened is self:
