@@ -135,13 +135,13 @@ class _Steps:
     ) -> list[PlannedShard]:
         """Decide which cluster gets which part of the work."""
         wanted, conn_ids = Work.given(amount, offset, items, sizes), resolve(clusters, "clusters")
-        required = how_many(policy, len(conn_ids), field="policy")
+        required = how_many(policy, len(conn_ids))
         participants = ask_participants(conn_ids)
         participants.check(allow_same_cluster=self.allow_same_cluster, serving=self.cluster_tasks.collect is not None)
         if required > len(participants.capacities) and not (policy == "all" and self.redistribute):
             participants.raise_fault()
         shards = plan_shards(wanted, participants, participants.shares(weights, self.capacity))
-        how_many(policy, len(shards), field="policy", what="clusters that answer and get work")
+        how_many(policy, len(shards), what="clusters that answer and get work")
         get_current_context()["ti"].xcom_push(key=WITHOUT_WORK_KEY, value=participants.without_work(shards))
         return self._planned(shards)
 
@@ -171,7 +171,7 @@ class _Steps:
         own = self.cluster_tasks.outcomes("on_cluster", planned)
         taken_over = self.cluster_tasks.outcomes("taken_over", replanned or ())
         merged = results.merge(own, taken_over, **without_work)
-        done, wanted = results.succeeded(merged), how_many(policy, len(planned), field="policy")
+        done, wanted = results.succeeded(merged), how_many(policy, len(planned))
         if len(done) < wanted:
             # The failed task keeps its result, for anyone who looks into the failure.
             ti.xcom_push(key="return_value", value=merged)
@@ -205,6 +205,6 @@ def _check_literals(clusters: Any, policy: Any, weights: Any) -> None:
     """Check in the Dag file what is known there; templates and outputs of other tasks are only known in a run."""
     number = check_clusters(clusters, "clusters")
     if is_literal(policy):
-        check_wanted(policy, number, field="policy")
+        check_wanted(policy, number)
     if is_literal(weights) and value_of(weights) is not None:
         check_weights(value_of(weights))

@@ -130,13 +130,13 @@ class RayHook(BaseHook):
         :param entrypoint: a shell command, or a list of arguments, each of which is quoted.
         :param parameters: a JSON-serializable value, appended to the entrypoint as one quoted argument.
         :param submission_id: id of the job; by default a new one is generated.
-        :param options: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
+        :param options: other arguments of :meth:`airflow_provider_ray.client.api.job_spec.JobSpec.given`.
         """
-        from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.api.job_spec import JobSpec
         from airflow_provider_ray.client.jobs.submission import submit
 
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
-        spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, **options)
+        spec = JobSpec.given(entrypoint=entrypoint, parameters=parameters, submission_id=chosen, **options)
         self.run(lambda client: submit(client, spec))
         return chosen
 

@@ -14,13 +14,12 @@ from yarl import URL
 
 from airflow_provider_ray.client.api.http import Http, read_reason
 from airflow_provider_ray.client.api.models import ServeDetails
+from airflow_provider_ray.client.api.serve_method import check_method
 from airflow_provider_ray.client.config import ClusterConfig, check_headers
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
 from airflow_provider_ray.client.values import as_json
-
-METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
 class Serve:
@@ -103,8 +102,7 @@ def check_request(method: str, headers: Mapping[str, str] | None) -> None:
 
     :raises RayConfigError: naming the field.
     """
-    if method.upper() not in METHODS:
-        raise RayConfigError("method", repr(method), f"one of {', '.join(METHODS)}")
+    check_method(method)
     check_headers("headers", headers or {})
 
 

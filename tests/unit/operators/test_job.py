@@ -207,24 +207,44 @@ def test_a_kill_during_the_submission_is_no_success(
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
 
-@pytest.mark.parametrize("runtime_env", ["{{ params.all }}", {"env_vars": "{{ params.all }}"}])
-def test_secrets_that_are_no_dict_are_not_shown(
-    dashboard: FakeDashboard, context: Any, runtime_env: Any, task_log: TaskLog
-) -> None:
-    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
-
+@pytest.mark.parametrize("runtime_env", ["{{ params.all }}", {"env_vars": "{{ params.all }}"}], ids=["all", "env_vars"])
+def test_secrets_that_are_no_dict_are_not_shown(context: Any, runtime_env: Any) -> None:
     with DAG("d", schedule=None):
         task = operator(runtime_env=runtime_env)
     context["params"] = {"all": "do-not-show"}
-    if isinstance(runtime_env, str):
-        with pytest.raises(errors.RayConfigError, match="runtime_env: got a str; expected a dict"):
-            task.render_template_fields(context)
-        return
+    with pytest.raises(
+        errors.RayConfigError, match=r"runtime_env.*: got a str; expected a dict, or a template"
+    ) as caught:
+        task.render_template_fields(context)
+    assert "do-not-show" not in str(caught.value)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_template_of_a_whole_runtime_env(dashboard: FakeDashboard, context: Any, native: bool) -> None:
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    with DAG("d", schedule=None, render_template_as_native_obj=native):
+        task = operator(
+            runtime_env="{{ params.all }}",
+            metadata="{{ params.metadata }}",
+            entrypoint_resources="{{ params.resources }}",
+            entrypoint_label_selector="{{ params.labels }}",
+        )
+    env_vars = {"KEY": "do-not-show", "NUMBER": 5}
+    context["params"] = {
+        "all": {"pip": ["six"], "env_vars": env_vars},
+        "metadata": {"team": "a"},
+        "resources": {"fast": "1"},
+        "labels": {"site": "hpc"},
+    }
     task.render_template_fields(context)
     assert "do-not-show" not in json.dumps(_serialize_rendered_fields(task))
-    with pytest.raises(errors.RayConfigError, match="env_vars") as caught:
-        task.execute(context)
-    assert "do-not-show" not in str(caught.value) + "".join(task_log.lines)
+    task.execute(context)
+    sent = dashboard.jobs[only_job(dashboard)].body
+    assert sent["runtime_env"] == {"pip": ["six"], "env_vars": {"KEY": "do-not-show", "NUMBER": "5"}}
+    assert sent["metadata"]["team"] == "a"
+    assert sent["entrypoint_resources"] == {"fast": 1}
+    assert sent["entrypoint_label_selector"] == {"site": "hpc"}
 
 
 def test_values_of_variables_whose_names_are_secret_are_masked(
@@ -294,25 +314,28 @@ def test_parameters_arrive_unchanged(dashboard: FakeDashboard, context: Any) -> 
 
 BAD = {
     "poll_interval": ({"poll_interval": 0}, "poll_interval: got 0; expected a number of seconds above 0"),
-    "timeout": ({"timeout": "60"}, "timeout: got '60'; expected a number of seconds above 0"),
-    "metadata text": ({"metadata": "team"}, "metadata: got str; expected a dict of strings"),
+    "timeout": ({"timeout": "soon"}, "timeout: got 'soon'; expected a number of seconds above 0"),
+    "metadata text": ({"metadata": "team"}, "metadata: got a str; expected a dict"),
     "parameters": ({"parameters": {"a": {1, 2}}}, "parameters: .*not JSON"),
     "parameters NaN": ({"parameters": [float("nan")]}, "parameters: .*not JSON"),
     "parameters keys": ({"parameters": {1: 2}}, "parameters: .*not a string"),
     "parameters size": ({"parameters": "x" * 200_000}, "entrypoint: got 2000.. bytes"),
     "entrypoint": ({"entrypoint": "  "}, "entrypoint: got nothing"),
-    "entrypoint type": ({"entrypoint": ["python", 3]}, "entrypoint: .*list of strings"),
-    "env_vars": ({"runtime_env": {"env_vars": {"A": 1}}}, r"env_vars.*'A' of type int.*string values"),
+    "entrypoint type": ({"entrypoint": ["python", 0.5]}, r"entrypoint\[1\]: got a value of type float; .*a string"),
+    "env_vars": (
+        {"runtime_env": {"env_vars": {"A": True}}},
+        r"\['A'\]: got a value of type bool; .*a string",
+    ),
     "runtime_env": ({"runtime_env": ["pip"]}, "runtime_env"),
-    "metadata": ({"metadata": {"a": 1}}, "metadata: .*string values"),
+    "metadata": ({"metadata": {"a": 1.5}}, r"metadata\['a'\]: .*a string"),
     "cpus": ({"entrypoint_num_cpus": "many"}, "entrypoint_num_cpus: got 'many'; expected a number"),
     "gpus": ({"entrypoint_num_gpus": -1}, "entrypoint_num_gpus: got -1"),
     "memory": ({"entrypoint_memory": 0.5}, "entrypoint_memory: got 0.5; expected a whole number"),
     "id slash": ({"submission_id": "a/b"}, "submission_id: got 'a/b'"),
     "id length": ({"submission_id": "a" * 201}, "submission_id"),
     "py_modules": ({"runtime_env": {"py_modules": ["./lib"]}}, "py_modules.*local.*URIs"),
-    "pip": ({"runtime_env": {"pip": "requirements.txt"}}, "pip.*'requirements.txt'; expected a list"),
-    "resources": ({"entrypoint_resources": {"fast": None}}, "entrypoint_resources: got .'fast'. without"),
+    "pip": ({"runtime_env": {"pip": "requirements.txt"}}, "pip.*'requirements.txt' .*expected a list of packages"),
+    "resources": ({"entrypoint_resources": {"fast": None}}, "entrypoint_resources: got 'fast': None; expected"),
     "working_dir": ({"runtime_env": {"working_dir": "/does/not/exist"}}, "working_dir.*'/does/not/exist'"),
 }
 
@@ -426,7 +449,9 @@ def test_a_retry_that_cannot_build_its_job_any_more_goes_on_with_the_earlier_one
     dashboard: FakeDashboard, attempts: Attempts
 ) -> None:
     first = operator().execute(attempts.context())
-    assert operator(parameters={1, 2}).execute(attempts.context(try_number=2)) == first
+    task = operator()
+    task.parameters = {1, 2}
+    assert task.execute(attempts.context(try_number=2)) == first
 
 
 def test_a_cleared_task_does_not_start_anew_while_its_job_lives(
