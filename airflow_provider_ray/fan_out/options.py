@@ -76,7 +76,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class _Entrypoint(TypedDict):
-    entrypoint: str | Sequence[str]
+    entrypoint: str | Sequence[Any]
 
 
 class JobOptions(_Entrypoint, TaskOptions, total=False):
@@ -106,13 +106,13 @@ class JobOptions(_Entrypoint, TaskOptions, total=False):
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     """
 
-    runtime_env: Mapping[str, Any] | None
-    metadata: Mapping[str, str] | None
+    runtime_env: Mapping[str, Any] | str | None
+    metadata: Mapping[str, Any] | str | None
     entrypoint_num_cpus: float | str | None
     entrypoint_num_gpus: float | str | None
-    entrypoint_memory: int | str | None
-    entrypoint_resources: Mapping[str, float] | None
-    entrypoint_label_selector: Mapping[str, str] | None
+    entrypoint_memory: float | str | None
+    entrypoint_resources: Mapping[str, float | str] | str | None
+    entrypoint_label_selector: Mapping[str, Any] | str | None
     stop_grace: Duration | None
     cancel_on_kill: bool
     durable: bool
