@@ -29,6 +29,7 @@ attempt of the task may.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol, Self
 
 from airflow_provider_ray.client.json_text import sanitized
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 # Ray 2.50+: JOB_SUPERVISOR_ACTOR_START_TIMEOUT, _START_FAILURE, _UNSCHEDULABLE, _UNKNOWN_FAILURE, _DIED.
 INFRASTRUCTURE_ERROR = "JOB_SUPERVISOR_ACTOR_"
+# Ray says START_FAILURE also when it rejects a runtime_env or a resource, with a traceback that ends like this.
+REJECTION = re.compile(r"^Failed to start supervisor actor .*^(?:ValueError|TypeError): ", re.DOTALL | re.MULTILINE)
 
 
 class RayError(Exception):
@@ -201,7 +204,9 @@ class RayJobFailed(RayJobError):
     @property
     def retry_helps(self) -> bool:
         """Whether Ray's own process for the job failed, rather than the entrypoint or its environment."""
-        return self.job is not None and (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
+        if self.job is None or REJECTION.match(self.job.message or ""):
+            return False
+        return (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
 
 
 class RayJobStopped(RayJobError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_ray.client.durations import seconds
+from airflow_provider_ray.client.durations import optional_seconds, seconds
 from airflow_provider_ray.hooks import options
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class RayHook(BaseHook):
 
     def submit_job(
         self,
-        entrypoint: str | Sequence[str],
+        entrypoint: str | Sequence[Any],
         *,
         parameters: Any = None,
         submission_id: str | None = None,
@@ -146,6 +147,38 @@ class RayHook(BaseHook):
         :raises RayNotFound: when the cluster has no such job.
         """
         return self.run(lambda client: client.jobs.get(submission_id))
+
+    def wait_for_job(
+        self,
+        submission_id: str,
+        *,
+        timeout: float | timedelta | None = None,
+        poll_interval: float | timedelta = 10,
+        fetch_logs: bool = True,
+    ) -> JobDetails:
+        """Wait until a job has succeeded, and return it. Nothing that happens here stops the job.
+
+        :param timeout: how long to wait, in seconds or as a ``timedelta``; None for no limit.
+        :param poll_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
+        :param fetch_logs: write the driver log to this hook's log while the job runs.
+        :raises RayNotFound: when the cluster has no such job.
+        :raises RayJobFailed: when the job failed.
+        :raises RayJobStopped: when the job was stopped.
+        :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
+        :raises RayJobTimeout: when the job had not ended within ``timeout``.
+        :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
+            fault_budget``.
+        """
+        from airflow_provider_ray.client.jobs.outcome import watch
+
+        waiting = partial(
+            watch,
+            submission_id=submission_id,
+            poll_interval=seconds("poll_interval", poll_interval),
+            timeout=optional_seconds("timeout", timeout),
+            logger=self.log if fetch_logs else None,
+        )
+        return self.run(waiting).result(self.conn_id, self.get_config())
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
         """Stop a job, wait for it to end, and return it; None when the cluster has no such job.

@@ -245,8 +245,9 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         """Show where the job will be before it can exist."""
         url = job.hook.get_config().job_url(job.submission_id)
         where = {memory.CONN_ID_KEY: job.hook.conn_id, memory.SUBMISSION_ID_KEY: job.submission_id}
-        for key, value in {**where, RayJobLink().xcom_key: url}.items():
+        for key, value in where.items():
             context["ti"].xcom_push(key=key, value=value)
+        RayJobLink().store(context["ti"], url)
         doing = f"Resuming the {job.status}" if job.is_adopted else "Submitting"
         self.log.info("%s Ray job %s on %s: %s", doing, job.submission_id, job.hook.conn_id, url)
 

@@ -118,8 +118,7 @@ class RayJobSensor(BaseSensorOperator):
 
         config = RayHook(conn_id).get_config()
         if outcome.job is not None:
-            url = config.job_url(str(outcome.job.submission_id))
-            context["ti"].xcom_push(key=RayJobLink().xcom_key, value=url)
+            RayJobLink().store(context["ti"], config.job_url(str(outcome.job.submission_id)))
         try:
             job = outcome.result(conn_id, config)
         except RayError as error:

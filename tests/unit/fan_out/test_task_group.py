@@ -121,7 +121,8 @@ def test_what_the_dag_says_about_retries_holds_for_all_tasks() -> None:
 
 
 def test_retries_of_a_group_around_a_fan_out() -> None:
-    with DAG("d", schedule=None, default_args={"retries": 7}) as dag, TaskGroup("around", default_args={"retries": 1}):
+    with DAG("d", schedule=None, default_args={"retries": 7}) as dag, TaskGroup("around") as group:
+        group.default_args["retries"] = 1
         ray_fan_out(clusters=["c1"], job=JOB, amount=1, default_args={"retries": 5})
     assert dag.get_task("around.fan_out.plan").retries == dag.get_task("around.fan_out.merge").retries == 1
     assert dag.get_task("around.fan_out.on_cluster.submit").retries == 5
@@ -270,4 +271,4 @@ def test_durations_may_be_timedeltas() -> None:
 @pytest.mark.parametrize("name", ["clusters", "policy", "weights", "amount"])
 def test_templates_are_left_for_the_run(name: str) -> None:
     template = f"{{{{ params.{name} }}}}"
-    assert task_of(fan_out(**{name: template}), "plan").op_kwargs[name] == template
+    assert task_of(fan_out({}, **{name: template}), "plan").op_kwargs[name] == template
