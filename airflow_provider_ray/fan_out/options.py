@@ -86,7 +86,8 @@ class JobOptions(_Entrypoint, TaskOptions, total=False):
 
     :param entrypoint: shell command of the driver, or a list of arguments, each of which is quoted. Required.
         (templated)
-    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded. (templated)
+    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded, and requirements and
+        conda files are sent by content. (templated)
     :param metadata: strings to find the job by. (templated)
     :param entrypoint_num_cpus: CPUs reserved for the driver. (templated)
     :param entrypoint_num_gpus: GPUs reserved for the driver. (templated)

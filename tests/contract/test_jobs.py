@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
+from airflow_provider_ray.client.api.job_spec import CONFIG_LIMIT_BYTES, ENTRYPOINT_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
@@ -51,6 +51,17 @@ async def test_the_life_of_a_job(cluster: Cluster, client: RayClient, name: str)
     assert (await stop_job(client, name)) == job
     await client.jobs.delete(name)
     assert await find(client, name, "n1") is None
+
+
+async def test_the_largest_job_that_is_not_refused_runs(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(name)
+    metadata = {NONCE_KEY: "n1"}
+    smallest = len(as_json("", {"runtime_env": {"env_vars": {"A": ""}}, "metadata": metadata}))
+    room = CONFIG_LIMIT_BYTES - smallest
+    entrypoint = f"test ${{#A}} = {room} #"
+    entrypoint += "x" * (ENTRYPOINT_LIMIT_BYTES - len(entrypoint))
+    job = await run(client, name, entrypoint, metadata=metadata, runtime_env={"env_vars": {"A": "a" * room}})
+    assert job.status == "SUCCEEDED"
 
 
 async def test_jobs_that_have_not_ended(cluster: Cluster, client: RayClient, name: str) -> None:
