@@ -106,6 +106,8 @@ def ray_fan_out(
     if capacity not in ("free", "total"):
         raise RayConfigError("capacity", repr(capacity), "'free' or 'total'")
     _check_literals(clusters, policy, weights)
+    if is_literal([amount, offset, items, sizes]):
+        Work.given(amount, offset, items, sizes)
     with TaskGroup(group_id) as group:
         inherited = _inherited(group)
         for_clusters = {**inherited, **(default_args or {})}

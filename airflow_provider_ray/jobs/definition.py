@@ -63,9 +63,10 @@ class JobDefinition:
         given["metadata"] = {**given["metadata"], **stamps}
         return JobSpec.given(submission_id=submission_id, runtime_env=runtime_env, **given)
 
-    def check_literals(self) -> None:
+    def check_literals(self, submission_id: str | None) -> None:
         """Reject in the Dag file what cannot work, as far as it is known there; no file is looked at.
 
+        :param submission_id: the author's choice of an id.
         :raises RayConfigError: when a field cannot work.
         """
         from airflow_provider_ray.client.api.job_spec import JobSpec
@@ -73,7 +74,8 @@ class JobDefinition:
         known = {field.name: value for field in fields(self) if is_literal(value := getattr(self, field.name))}
         known |= {name: mapping(name, known[name]) for name in (*MAPPINGS, "runtime_env") if name in known}
         known.pop("stop_grace", None)
-        JobSpec.given(**{"entrypoint": "unknown", "submission_id": "unknown", **known})
+        chosen = submission_id if submission_id and is_literal(submission_id) else "unknown"
+        JobSpec.given(**{"entrypoint": "unknown", "submission_id": chosen, **known})
 
 
 def mapping(field: str, given: Any) -> Mapping[str, Any]:

@@ -171,7 +171,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         self.fail_on_exit_code = exit_codes.parse("fail_on_exit_code", fail_on_exit_code)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
-        self._definition().check_literals()
+        JobDefinition(**self._definition()).check_literals(submission_id)
         self._attempt: Attempt | None = None
         # Airflow may call on_kill before execute, while it renders templates.
         self._is_killed = False
@@ -236,10 +236,10 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         return self._attempt
 
     def _spec(self, context: Context, job: CurrentJob) -> JobSpec:
-        return self._definition().spec(job.submission_id, job.record.metadata(context["ti"]))
+        return JobDefinition(**self._definition()).spec(job.submission_id, job.record.metadata(context["ti"]))
 
-    def _definition(self) -> JobDefinition:
-        return JobDefinition(**{field.name: getattr(self, field.name) for field in fields(JobDefinition)})
+    def _definition(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(JobDefinition)}
 
     def _announce(self, context: Context, job: CurrentJob) -> None:
         """Show where the job will be before it can exist."""

@@ -28,6 +28,9 @@ class Lazy(Sequence[Any]):
     def __init__(self, *items: Any) -> None:
         self.items = items
 
+    def __repr__(self) -> str:
+        return f"Lazy{self.items}"
+
     def __getitem__(self, index: Any) -> Any:
         return self.items[index]
 

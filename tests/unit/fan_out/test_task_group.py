@@ -201,6 +201,12 @@ def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
         ({"collect": {}, "release": {"retrys": 1}}, "release", "['retrys']"),
         ({"release": {"path": "/release"}}, "release", "a value without collect"),
         ({"items": [1]}, "amount and items", "both"),
+        ({"amount": "many"}, "amount", "'many'"),
+        ({"amount": 0}, "amount", "0"),
+        ({"offset": -1}, "offset", "-1"),
+        ({"amount": None, "items": []}, "items", "[]"),
+        ({"amount": None, "items": "abc"}, "items", "'abc'"),
+        ({"amount": None, "items": [1], "sizes": ["big"]}, "sizes[0]", "'big'"),
         ({"amount": None}, "amount and items", "neither"),
     ],
 )

@@ -7,7 +7,7 @@ import json
 import shlex
 import threading
 import time
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from airflow_provider_ray.jobs.stopping import StoppableJob
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.triggers.base import FAULT
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.client.test_values import Lazy
 from tests.unit.conftest import Attempts, TaskLog, connect
 from tests.unit.deferral import first_event, rebuilt, run_deferred
 
@@ -312,7 +313,39 @@ def test_parameters_arrive_unchanged(dashboard: FakeDashboard, context: Any) -> 
     assert json.loads(argument) == parameters
 
 
-BAD = {
+def test_the_output_of_a_mapped_task_arrives_as_a_list(dashboard: FakeDashboard, context: Any) -> None:
+    with DAG("d", schedule=None):
+        task = operator(
+            entrypoint=["python", Path("main.py")],
+            parameters={"files": ["{{ params.files }}"], "since": date(2026, 1, 2)},
+            runtime_env={"pip": "{{ params.pip }}"},
+        )
+    # As Airflow replaces an XComArg, at any depth.
+    task.parameters, task.runtime_env = {**task.parameters, "files": [Lazy("a", "b")]}, {"pip": Lazy("six")}
+    task.render_template_fields(context)
+    task.execute(context)
+    sent = dashboard.jobs[only_job(dashboard)].body
+    assert sent["entrypoint"] == """python main.py '{"files": [["a", "b"]], "since": "2026-01-02"}'"""
+    assert sent["runtime_env"] == {"pip": ["six"]}
+
+
+def test_text_that_is_rendered_natively(dashboard: FakeDashboard, context: Any) -> None:
+    context["params"] = {"version": "3.10", "number": 7}
+    with DAG("d", schedule=None, render_template_as_native_obj=True):
+        refused = operator(metadata={"version": "{{ params.version }}"})
+        kept = operator(task_id="kept", metadata={"version": "'{{ params.version }}'", "number": "{{ params.number }}"})
+    refused.render_template_fields(context)
+    with pytest.raises(
+        errors.RayConfigError, match=r"^metadata\['version'\]: got a value of type float; .*'{{ ... }}'"
+    ):
+        refused.execute(context)
+    kept.render_template_fields(context)
+    kept.execute(context)
+    sent = dashboard.jobs[only_job(dashboard)].body["metadata"]
+    assert (sent["version"], sent["number"]) == ("3.10", "7")
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "poll_interval": ({"poll_interval": 0}, "poll_interval: got 0; expected a number of seconds above 0"),
     "timeout": ({"timeout": "soon"}, "timeout: got 'soon'; expected a number of seconds above 0"),
     "metadata text": ({"metadata": "team"}, "metadata: got a str; expected a dict"),
@@ -338,6 +371,17 @@ BAD = {
     "resources": ({"entrypoint_resources": {"fast": None}}, "entrypoint_resources: got 'fast': None; expected"),
     "working_dir": ({"runtime_env": {"working_dir": "/does/not/exist"}}, "working_dir.*'/does/not/exist'"),
 }
+
+
+# Files are looked at on the worker.
+ONLY_IN_A_RUN = {"pip", "working_dir"}
+
+
+@pytest.mark.parametrize("case", sorted(set(BAD) - ONLY_IN_A_RUN))
+def test_what_is_literal_and_wrong_is_named_in_the_dag_file(case: str) -> None:
+    arguments, message = BAD[case]
+    with pytest.raises(errors.RayConfigError, match=message):
+        operator(**arguments)
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
