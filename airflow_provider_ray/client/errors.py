@@ -30,6 +30,7 @@ attempt of the task may.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol, Self
 
 from airflow_provider_ray.client.json_text import sanitized
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 INFRASTRUCTURE_ERROR = "JOB_SUPERVISOR_ACTOR_"
 # Ray 2.49-2.60: the cluster has forgotten the package of a working_dir; another attempt uploads it again.
 FORGOTTEN_PACKAGE = "Failed to download runtime_env file package gcs://"
+# Ray says START_FAILURE also when it rejects a runtime_env or a resource, with a traceback that ends like this.
+REJECTION = re.compile(r"^Failed to start supervisor actor .*^(?:ValueError|TypeError): ", re.DOTALL | re.MULTILINE)
 
 
 class RayError(Exception):
@@ -220,7 +223,7 @@ class RayJobFailed(RayJobError):
     @property
     def retry_helps(self) -> bool:
         """Whether Ray's own process for the job failed or lost its files, rather than the entrypoint."""
-        if self.job is None:
+        if self.job is None or REJECTION.match(self.job.message or ""):
             return False
         has_died = (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
         return has_died or FORGOTTEN_PACKAGE in (self.job.message or "")

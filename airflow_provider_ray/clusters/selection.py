@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from zlib import crc32
 
 from airflow_provider_ray.client.errors import RayConfigError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     # What :func:`resolve` accepts.
     Clusters: TypeAlias = str | Sequence[str] | Resolvable
+    Strategy: TypeAlias = Literal["first_healthy", "least_loaded", "round_robin"]
 
 log = logging.getLogger(__name__)
 

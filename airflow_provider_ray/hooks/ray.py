@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_ray.client.durations import seconds
+from airflow_provider_ray.client.durations import optional_seconds, seconds
 from airflow_provider_ray.hooks import options
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class RayHook(BaseHook):
 
     def submit_job(
         self,
-        entrypoint: str | Sequence[str],
+        entrypoint: str | Sequence[Any],
         *,
         parameters: Any = None,
         submission_id: str | None = None,
@@ -134,11 +135,11 @@ class RayHook(BaseHook):
         :param entrypoint: a shell command, or a list of arguments, each of which is quoted.
         :param parameters: a JSON-serializable value, appended to the entrypoint as one quoted argument.
         :param submission_id: id of the job; by default a new one is generated.
-        :param fields: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
+        :param fields: other arguments of :meth:`airflow_provider_ray.client.api.job_spec.JobSpec.given`.
         """
         from airflow.providers.common.compat.sdk import mask_secret
 
-        from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.api.job_spec import JobSpec
         from airflow_provider_ray.client.credentials import find_secrets
         from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, submit
 
@@ -146,7 +147,8 @@ class RayHook(BaseHook):
             mask_secret(secret)
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
         metadata = {INSTALLATION_KEY: options.installation(), **(fields.pop("metadata", None) or {})}
-        spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, metadata=metadata, **fields)
+        given = {"entrypoint": entrypoint, "parameters": parameters, "submission_id": chosen, "metadata": metadata}
+        spec = JobSpec.given(**given, **fields)
         self.run(lambda client: submit(client, spec))
         return chosen
 
@@ -156,6 +158,38 @@ class RayHook(BaseHook):
         :raises RayNotFound: when the cluster has no such job.
         """
         return self.run(lambda client: client.jobs.get(submission_id))
+
+    def wait_for_job(
+        self,
+        submission_id: str,
+        *,
+        timeout: float | timedelta | None = None,
+        poll_interval: float | timedelta = 10,
+        fetch_logs: bool = True,
+    ) -> JobDetails:
+        """Wait until a job has succeeded, and return it. Nothing that happens here stops the job.
+
+        :param timeout: how long to wait, in seconds or as a ``timedelta``; None for no limit.
+        :param poll_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
+        :param fetch_logs: write the driver log to this hook's log while the job runs.
+        :raises RayNotFound: when the cluster has no such job.
+        :raises RayJobFailed: when the job failed.
+        :raises RayJobStopped: when the job was stopped.
+        :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
+        :raises RayJobTimeout: when the job had not ended within ``timeout``.
+        :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
+            fault_budget``.
+        """
+        from airflow_provider_ray.client.jobs.outcome import watch
+
+        waiting = partial(
+            watch,
+            submission_id=submission_id,
+            poll_interval=seconds("poll_interval", poll_interval),
+            timeout=optional_seconds("timeout", timeout),
+            logger=self.log if fetch_logs else None,
+        )
+        return self.run(waiting).result(self.conn_id, self.get_config())
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
         """Stop a job, wait for it to end, and return it; None when the cluster has no such job.

@@ -17,6 +17,7 @@ from yarl import URL
 
 from airflow_provider_ray.client.api.http import Http, read_reason
 from airflow_provider_ray.client.api.models import ServeDetails
+from airflow_provider_ray.client.api.serve_method import check_method
 from airflow_provider_ray.client.config import check_headers
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayAuthLapsed, RayConfigError, RayServeBadAnswer
@@ -25,8 +26,6 @@ from airflow_provider_ray.client.values import as_json
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.access import Access
-
-METHODS = ("GET", "POST", "PUT", "DELETE")
 
 # Route prefix -> application.
 Routes: TypeAlias = Mapping[str, str]
@@ -152,8 +151,7 @@ def check_request(method: Any, headers: Any, max_answer_bytes: Any) -> None:
 
     :raises RayConfigError: naming the field.
     """
-    if not isinstance(method, str) or method.upper() not in METHODS:
-        raise RayConfigError("method", repr(method), f"one of {', '.join(METHODS)}")
+    check_method(method)
     check_headers("headers", {} if headers is None else headers)
     if not isinstance(max_answer_bytes, int) or max_answer_bytes < 1:
         raise RayConfigError("max_answer_bytes", repr(max_answer_bytes), "a number of bytes above 0")
