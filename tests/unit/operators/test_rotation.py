@@ -376,9 +376,9 @@ def test_files_that_are_renewed_in_place_are_read_again(
         fake.default_outcome = Outcome(ends_after=3.0)
 
         def renew() -> None:
-            # Connections that exist go on as they are.
-            tls.load_cert_chain(new.certificate("server"), new.key("server"))
-            tls.load_verify_locations(new.ca)
+            # Connections that exist go on as they are, until they are closed.
+            renewed = new.server_context(demand_client_certificate=mutual)
+            tls.sni_callback = lambda connection, *_: setattr(connection, "context", renewed)
             fake.fail("close", times=3)
             sleep(0.5)
             _install(new, used)
