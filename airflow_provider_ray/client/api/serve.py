@@ -63,7 +63,10 @@ class Serve:
 
     async def routes(self, base_url: str) -> Mapping[str, str]:
         """Routes that the proxy knows by now, route prefix -> application; requested on a separate connection."""
-        return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str], headers={"Connection": "close"})
+        url, alone = f"{base_url}/-/routes", {"Connection": "close"}
+        routes = await self._proxy.read("GET", url, dict[str, str], headers=alone)
+        self._proxy.accepted = True
+        return routes
 
     async def call(
         self,
