@@ -97,7 +97,10 @@ class Serve:
 
     async def _ask_for_routes(self, base_url: str) -> Routes:
         """Ask on a connection of its own."""
-        return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str], headers={"Connection": "close"})
+        url, alone = f"{base_url}/-/routes", {"Connection": "close"}
+        routes = await self._proxy.read("GET", url, dict[str, str], headers=alone)
+        self._proxy.accepted = True
+        return routes
 
     async def call(
         self,
