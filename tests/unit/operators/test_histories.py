@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ class History:
             )
             # A first attempt goes on although it could not search.
             if self.try_number > 0 and self.chance.random() < 0.3:
-                kind = self.chance.choice(["close", 503, 500])
+                kind: Any = self.chance.choice(["close", 503, 500])
                 self.note(f"outage {kind}")
                 fake.fail(kind, times=self.chance.choice([1, 3, 10, 40]))
             self.spoil_submission(fake)
@@ -245,7 +246,7 @@ class History:
 
     def phases(self, task: RaySubmitJobOperator, context: Any) -> None:
         """What Airflow runs: the worker, and after a deferral the triggerer and a worker again."""
-        step: Callable[[], Any] = lambda: task.execute(context)  # noqa: E731
+        step: Callable[[], Any] = partial(task.execute, context)
         while True:
             try:
                 step()
@@ -257,10 +258,9 @@ class History:
                     raise Died from None
                 if event == "failed":
                     self.note("trigger failed")
-                    arguments = ("__fail__", {"error": "the trigger failed"})
-                    step = lambda task=task: task.resume_execution(*arguments, context)  # noqa: E731, B023
+                    step = partial(task.resume_execution, "__fail__", {"error": "the trigger failed"}, context)
                 else:
-                    step = lambda task=task, event=event: task.execute_complete(context, event)  # noqa: E731
+                    step = partial(task.execute_complete, context, event)
             else:
                 return
 
