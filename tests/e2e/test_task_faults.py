@@ -83,6 +83,68 @@ def killed_while_it_polls(stage: Stage) -> None:
         assert run.task("count")["try_number"] == 2
 
 
+def forgotten_and_killed(stage: Stage) -> None:
+    fault = "task state deleted, then task process killed (SIGKILL) while it polls"
+    with stage.report.case(fault, "the retry finds the job on the cluster and resumes it") as seen:
+        run = stage.start(BLOCKING, seconds=LONGER)
+        run.wait_until_watched()
+        run.api.forget(run.dag_id, run.run_id, "count")
+        os.kill(run.pid(), signal.SIGKILL)
+        run.ended(seen, "SUCCEEDED")
+        assert run.task("count")["try_number"] == 2
+
+
+def forgotten_and_cleared(stage: Stage) -> None:
+    """What Airflow 3.4 does with every clear; the kill stops the job before, unless its process dies first."""
+    fault = "task process killed (SIGKILL), task state deleted, and cleared"
+    with stage.report.case(fault, "the job is stopped and a new one is submitted") as seen:
+        run = stage.start("e2e_faults_once", seconds=LONGEST)
+        run.wait_until_watched()
+        os.kill(run.pid(), signal.SIGKILL)
+        run.reaches("count", "failed")
+        run.api.forget(run.dag_id, run.run_id, "count")
+        run.api.clear(run.dag_id, run.run_id, "count")
+        eventually(lambda: run.statuses() == ["STOPPED", "RUNNING"] or None, "the second job")
+        run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+        eventually(lambda: run.statuses() == ["STOPPED", "STOPPED"] or None, "the stop", 40)
+        seen(jobs=run.statuses(), state="failed")
+
+
+def arriving_after_the_kill(stage: Stage) -> None:
+    cluster, conn_id = stage.clusters[0], "arriving_late"
+    fault = "submission arrives at the cluster after the task was marked failed; cleared"
+    with (
+        FaultProxy(cluster.ports.dashboard) as proxy,
+        stage.report.case(fault, "the job is stopped and a new one is submitted") as seen,
+    ):
+        stage.airflow.api.add_connections({conn_id: {"conn_type": "ray", "host": "127.0.0.1", "port": proxy.port}})
+
+        def kill() -> bool:
+            process = run.pid()
+            run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+            eventually(lambda: None if _is_alive(process) else True, "the end of the process", 60)
+            return True
+
+        run: CountingRun
+        proxy.when(b"POST /api/jobs/ ", kill)
+        run = stage.start("e2e_faults_once", conn_id=conn_id, seconds=LONGEST)
+        eventually(lambda: run.statuses() == ["RUNNING"] or None, "the job")
+        assert "its submission may still arrive" in run.text("count")
+        run.api.clear(run.dag_id, run.run_id, "count")
+        eventually(lambda: run.statuses() == ["STOPPED", "RUNNING"] or None, "the second job")
+        run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+        eventually(lambda: run.statuses() == ["STOPPED", "STOPPED"] or None, "the stop", 40)
+        seen(jobs=run.statuses(), state="failed")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def terminated(stage: Stage) -> None:
     expected = "the job is stopped; the retry submits a new one"
     with stage.report.case("task process terminated (SIGTERM) while it polls", expected) as seen:
@@ -171,6 +233,9 @@ CASES: Mapping[str, Callable[[Stage], None]] = {
     "killed before the POST": partial(killed_at_the_submission, arrives=False),
     "killed after the POST": partial(killed_at_the_submission, arrives=True),
     "killed while it polls": killed_while_it_polls,
+    "forgotten and killed": forgotten_and_killed,
+    "forgotten and cleared": forgotten_and_cleared,
+    "arriving after the kill": arriving_after_the_kill,
     "terminated": terminated,
     **{
         f"marked {state} {dag_id}": partial(marked, dag_id=dag_id, state=state)
