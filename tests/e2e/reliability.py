@@ -19,9 +19,9 @@ clusters: deaths at every step, outages, cut and late submissions, kills, clears
 active, and on one cluster no two may be active at the same time.
 
 One fault cannot be prevented: if the process of a task is suspended for so long that Airflow starts a retry, which
-resumes the job, and the process then continues, it is killed and stops that job. The retry notices that its job has been
-stopped and submits another one ([ADR 31](adr/0031-the-cluster-is-the-memory-of-last-resort.md)). In deferrable mode, no
-process of a task waits.
+resumes the job, and the process then continues, it is killed and stops that job. The retry notices that its job has
+been stopped and submits another one ([ADR 31](adr/0031-the-cluster-is-the-memory-of-last-resort.md)). In deferrable
+mode, no process of a task waits.
 
 | Fault | Expected | Jobs | Task | Driver lines in the task log | Seconds |
 |---|---|---|---|---|---|

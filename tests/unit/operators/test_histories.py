@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -27,8 +28,9 @@ from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, Store, connect
 from tests.unit.deferral import first_event, rebuilt
 
+AT_ONCE = 12
 LATEST = 1.0  # seconds by which a submission arrives late
-LONGEST = 3.0  # seconds of one step of an attempt
+LONGEST = 1.2  # seconds of one step of an attempt: some jobs never end
 PACING = {
     "FAULT_BUDGET_SECONDS": 0.2,
     "FIRST_PAUSE_SECONDS": 0.05,
@@ -48,6 +50,7 @@ PACING = {
 
 
 log = logging.getLogger(__name__)
+clocks = threading.local()
 
 
 class Died(BaseException):
@@ -60,6 +63,7 @@ class Clock:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self.left: int | None = None
+        self.longest = LONGEST
 
     def set(self, steps: int | None) -> None:
         self.left = steps
@@ -73,10 +77,9 @@ class Clock:
 
     def run(self, original: Any, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         self.tick()
-        # Some jobs never end, so every wait does.
-        within = LONGEST
+        within = self.longest
         if self.left == 0:
-            within, self.left = self._chance.choice([0.01, 0.05, 0.3, 1.0]), -1
+            within, self.left = self._chance.choice([0.01, 0.05, 0.2, 0.6]), -1
 
         async def cut_short() -> Any:
             try:
@@ -110,7 +113,7 @@ class MortalStore(Store):
 class History:
     """One task instance and its clusters."""
 
-    def __init__(self, seed: int, fakes: dict[str, FakeDashboard], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, seed: int, fakes: dict[str, FakeDashboard]) -> None:
         self.chance = random.Random(seed)
         self.fakes = fakes
         self.events: list[str] = []
@@ -123,8 +126,7 @@ class History:
         self.is_blind = False
         self.durable = self.chance.random() < 0.85
         self.cancel_on_kill = self.chance.random() < 0.8
-        original = sync.run_sync
-        monkeypatch.setattr(sync, "run_sync", lambda function: self.clock.run(original, function))
+        clocks.of_thread = self.clock
 
     def note(self, event: str) -> None:
         self.events.append(event)
@@ -138,7 +140,7 @@ class History:
             deferrable=deferrable,
             durable=self.durable,
             cancel_on_kill=self.cancel_on_kill,
-            timeout=self.chance.choice([None, 1.5]),
+            timeout=self.chance.choice([None, 0.6]),
             fetch_logs=False,
         )
 
@@ -171,7 +173,7 @@ class History:
     def disturb(self) -> None:
         """What the clusters do to the next attempt."""
         for fake in self.fakes.values():
-            ends_after = self.chance.choice([0.0, 0.3, 1.0, None])
+            ends_after = self.chance.choice([0.0, 0.2, 0.6, None])
             status = self.chance.choice(["SUCCEEDED", "SUCCEEDED", "FAILED"])
             fake.default_outcome = Outcome(
                 ends_after=ends_after, status=status, stop_after=self.chance.choice([0, 0.3])
@@ -296,6 +298,7 @@ class History:
         """Wait for what may arrive, clear the task and let it end well."""
         time.sleep(max(self.late_until - time.monotonic(), 0))
         self.clock.set(None)
+        self.clock.longest = 30.0
         for fake in self.fakes.values():
             fake.default_outcome = Outcome(ends_after=0.2)
         self.max_tries = self.try_number + 9
@@ -327,33 +330,48 @@ def _end_of(job: Any) -> float:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, and a clock for each history; a kill comes from another thread and has none."""
     for name, seconds in PACING.items():
         monkeypatch.setattr(pacing, name, seconds)
+    original = sync.run_sync
+
+    def run_sync(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        clock = getattr(clocks, "of_thread", None)
+        return original(function) if clock is None else clock.run(original, function)
+
+    monkeypatch.setattr(sync, "run_sync", run_sync)
 
 
 def play_for(seconds: float) -> None:
-    """Play histories until the time is up; ``RAY_HISTORY_SEED`` repeats a single one."""
+    """Play histories, some at a time, until the time is up; ``RAY_HISTORY_SEED`` repeats a single one."""
     given = os.environ.get("RAY_HISTORY_SEED")
-    deadline, played = time.monotonic() + seconds, 0
-    while time.monotonic() < deadline:
-        seed = int(given) if given else random.SystemRandom().randrange(2**32)
-        log.warning("RAY_HISTORY_SEED=%s", seed)
-        play(seed)
-        played += 1
-        if given:
-            break
-    log.warning("%s histories", played)
+    if given:
+        play(int(given))
+        return
+    deadline = time.monotonic() + seconds
+
+    def play_some() -> int:
+        played = 0
+        while time.monotonic() < deadline:
+            play(random.SystemRandom().randrange(2**32))
+            played += 1
+        return played
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        playing = [pool.submit(play_some) for _ in range(AT_ONCE)]
+    log.warning("%s histories", sum(each.result() for each in playing))
 
 
 def play(seed: int) -> None:
+    log.warning("RAY_HISTORY_SEED=%s", seed)
     with contextlib.ExitStack() as stack:
         monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
-        names = ["a"] if seed % 3 else ["a", "b"]
+        names = [f"h{seed}a"] if seed % 3 else [f"h{seed}a", f"h{seed}b"]
         fakes = {name: stack.enter_context(FakeDashboard()) for name in names}
         for name, fake in fakes.items():
             connect(monkeypatch, name, fake)
-        history = History(seed, fakes, monkeypatch)
+        history = History(seed, fakes)
         history.play()
         told = "\n".join([f"RAY_HISTORY_SEED={seed}", *history.events])
         assert not history.active(), f"left active: {history.active()}\n{told}"
@@ -361,11 +379,11 @@ def play(seed: int) -> None:
             assert not history.doubles(), f"active at the same time: {history.doubles()}\n{told}"
 
 
-def test_no_history_leaves_a_job_behind_or_runs_two_at_once(quick: None) -> None:
+def test_no_history_leaves_a_job_behind_or_runs_two_at_once(mortal: None) -> None:
     play_for(20)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_no_history_does_so_in_minutes_either(quick: None) -> None:
+def test_no_history_does_so_in_minutes_either(mortal: None) -> None:
     play_for(240)
