@@ -186,15 +186,15 @@ class History:
             self.spoil_submission(fake)
 
     def spoil_submission(self, fake: FakeDashboard) -> None:
-        event = self.chance.choices(["well", "cut", "refused", "late"], [6, 2, 1, 3])[0]
+        event = self.chance.choices(["well", "cut", "refused", "late"], [6, 2, 1, 5])[0]
         if event == "cut":
             fake.fail("close", method="POST", path="/api/jobs/", handled=True, times=1)
         if event == "refused":
             fake.fail(400, method="POST", path="/api/jobs/", times=1)
         if event == "late":
-            late = self.chance.uniform(0.1, LATEST)
+            late = self.chance.uniform(0.4, LATEST)
             fake.fail("close", method="POST", path="/api/jobs/", late=late, times=1)
-            fake.fail("close", method="POST", path="/api/jobs/", times=self.chance.choice([0, 20]))
+            fake.fail("close", method="POST", path="/api/jobs/", times=self.chance.choice([0, 20, 20]))
         if event != "well":
             self.note(f"submission {event}")
 
@@ -295,12 +295,17 @@ class History:
         return None
 
     def end(self) -> None:
-        """Wait for what may arrive, clear the task and let it end well."""
+        """Clear the task and let it end well, also once everything that was on its way has arrived."""
+        self.finish(ends_after=0.8)
         time.sleep(max(self.late_until - time.monotonic(), 0))
+        self.finish(ends_after=0.1)
+
+    def finish(self, ends_after: float) -> None:
         self.clock.set(None)
         self.clock.longest = 30.0
         for fake in self.fakes.values():
-            fake.default_outcome = Outcome(ends_after=0.2)
+            fake.default_outcome = Outcome(ends_after=ends_after)
+        self.note("clear")
         self.max_tries = self.try_number + 9
         for _ in range(6):
             self.try_number += 1
