@@ -17,7 +17,7 @@ from dev.airflow_stack import AirflowStack
 from tests.e2e.fault_proxy import FaultProxy
 from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, run_mode, side_by_side
 from tests.e2e.reliability import Report
-from tests.e2e.runs import Run, eventually
+from tests.e2e.runs import Run, eventually, post
 
 pytestmark = pytest.mark.full
 
@@ -137,6 +137,25 @@ def arriving_after_the_kill(stage: Stage) -> None:
         seen(jobs=run.statuses(), state="failed")
 
 
+def beside_another_airflow(stage: Stage) -> None:
+    fault = "cleared while a job of another Airflow has the same Dag, run and task ids"
+    with stage.report.case(fault, "the other Airflow's job continues") as seen:
+        run = stage.start(BLOCKING, seconds=LONGER)
+        run.wait_until_watched()
+        (own,) = run.jobs(run.cluster, "count")
+        theirs = f"of-another-airflow-{own['submission_id']}"
+        metadata = {**own["metadata"], "airflow_installation": "staging.example", "airflow_nonce": "theirs"}
+        job = {"entrypoint": f"sleep {LONGEST}", "submission_id": theirs, "metadata": metadata}
+        post(run.cluster, "/api/jobs/", job)
+        run.api.clear(run.dag_id, run.run_id, "count")
+        run.succeeds()
+        states = {each["submission_id"]: each["status"] for each in run.jobs(run.cluster, "count")}
+        post(run.cluster, f"/api/jobs/{theirs}/stop", {})
+        assert states.pop(theirs) == "RUNNING"
+        assert list(states.values()) == ["STOPPED", "SUCCEEDED"]
+        seen(jobs=[*states.values(), "RUNNING"], state="success", lines=run.counted())
+
+
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -236,6 +255,7 @@ CASES: Mapping[str, Callable[[Stage], None]] = {
     "forgotten and killed": forgotten_and_killed,
     "forgotten and cleared": forgotten_and_cleared,
     "arriving after the kill": arriving_after_the_kill,
+    "beside another Airflow": beside_another_airflow,
     "terminated": terminated,
     **{
         f"marked {state} {dag_id}": partial(marked, dag_id=dag_id, state=state)
