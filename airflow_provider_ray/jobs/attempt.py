@@ -107,8 +107,9 @@ class Attempt:
         self._answer_for(earlier.find(record), map(earlier.find, left_behind))
         self._memory = replace(remembered, jobs=(*left_behind, *earlier.out_of_reach))
         self._cluster = record.conn_id
-        # Whichever attempt chose the id, the job is now that of this one.
-        record = replace(record, max_tries=self._ti.max_tries)
+        if record.max_tries != self._ti.max_tries:
+            # The id of a submission from before a clear, but a job of its own: whoever stops that one means no other.
+            record = replace(record, max_tries=self._ti.max_tries, nonce=memory.new_nonce())
         self._nonce = record.nonce
         return CurrentJob(record, RayHook(record.conn_id), step.status if isinstance(step, Adopt) else None)
 
