@@ -114,7 +114,7 @@ class History:
     """One task instance and its clusters."""
 
     def __init__(self, seed: int, fakes: dict[str, FakeDashboard]) -> None:
-        self.chance = random.Random(seed)
+        self.seed, self.chance = seed, random.Random(seed)
         self.fakes = fakes
         self.events: list[str] = []
         self.clock = Clock(self.chance)
@@ -122,6 +122,7 @@ class History:
         self.attempts.store = MortalStore(self.clock)
         self.try_number, self.max_tries = 0, 3
         self.late_until = 0.0
+        self.timeout: float | None = None
         # A submission on its way that nobody remembers can only be stopped once it has arrived.
         self.is_blind = False
         self.durable = self.chance.random() < 0.85
@@ -140,7 +141,7 @@ class History:
             deferrable=deferrable,
             durable=self.durable,
             cancel_on_kill=self.cancel_on_kill,
-            timeout=self.chance.choice([None, 0.6]),
+            timeout=self.timeout,
             fetch_logs=False,
         )
 
@@ -210,6 +211,7 @@ class History:
     def attempt(self) -> bool:
         """One attempt; whether it ended well."""
         self.try_number += 1
+        self.timeout = self.chance.choice([None, 0.6])
         deferrable, task = self.chance.random() < 0.5, None
         context = self.attempts.context(try_number=self.try_number, max_tries=self.max_tries)
         context["ti"].xcom_push = lambda key, value: self.clock.tick()
@@ -302,7 +304,7 @@ class History:
 
     def finish(self, ends_after: float) -> None:
         self.clock.set(None)
-        self.clock.longest = 30.0
+        self.clock.longest, self.timeout = 30.0, None
         for fake in self.fakes.values():
             fake.default_outcome = Outcome(ends_after=ends_after)
         self.note("clear")
@@ -316,7 +318,11 @@ class History:
                 self.note(f"end: {type(error).__name__} {str(error)[:80]}")
             else:
                 return
-        raise AssertionError("the task does not end well any more")
+        raise AssertionError(f"the task does not end well any more\n{self.told()}")
+
+    def told(self) -> str:
+        """What happened, and how to repeat it."""
+        return "\n".join([f"RAY_HISTORY_SEED={self.seed}", *self.events])
 
     def active(self) -> list[str]:
         jobs = [(name, job) for fake in self.fakes.values() for name, job in fake.jobs.items()]
@@ -378,10 +384,9 @@ def play(seed: int) -> None:
             connect(monkeypatch, name, fake)
         history = History(seed, fakes)
         history.play()
-        told = "\n".join([f"RAY_HISTORY_SEED={seed}", *history.events])
-        assert not history.active(), f"left active: {history.active()}\n{told}"
+        assert not history.active(), f"left active: {history.active()}\n{history.told()}"
         if len(fakes) == 1 and not history.is_blind:
-            assert not history.doubles(), f"active at the same time: {history.doubles()}\n{told}"
+            assert not history.doubles(), f"active at the same time: {history.doubles()}\n{history.told()}"
 
 
 def test_no_history_leaves_a_job_behind_or_runs_two_at_once(mortal: None) -> None:
