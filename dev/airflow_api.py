@@ -118,6 +118,10 @@ class AirflowApi:
         """Delete a task instance."""
         self.call("DELETE", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
 
+    def forget(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Delete everything that a task has stored in its task state store."""
+        self.call("DELETE", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/state-store")
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Clear a task, so that it runs again."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}

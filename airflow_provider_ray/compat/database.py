@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from airflow.models import Connection, DagModel
-from airflow.models.renderedtifields import RenderedTaskInstanceFields
-from airflow.models.task_state_store import TaskStateStoreModel
-from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+log = logging.getLogger(__name__)
 
 
 def dags_that_exist(dag_ids: Collection[str]) -> set[str]:
@@ -33,26 +36,43 @@ def connections_of_type(conn_type: str) -> list[str]:
         return list(session.scalars(select(Connection.conn_id).where(Connection.conn_type == conn_type)))
 
 
-# The models below are not documented. Airflow 3.4 keeps XComs and rendered fields for each attempt, in other tables.
-# Delete when a plugin can ask Airflow's API from within the API server.
+# The models below are not documented. Airflow 3.4 keeps XComs and rendered fields for each attempt, in other tables:
+# what cannot be read any more is unknown, with a message in the log. Delete when a plugin can ask Airflow's API from
+# within the API server.
 
 
 def task_state(key: str, **task: Any) -> Any:
     """An entry of a task instance's state store; None if there is none."""
-    return _column(TaskStateStoreModel, TaskStateStoreModel.value, task, key)
+    return _column("airflow.models.task_state_store.TaskStateStoreModel", "value", task, key)
 
 
 def rendered_fields(**task: Any) -> Any:
     """A task instance's rendered template fields; None if there are none."""
-    return _column(RenderedTaskInstanceFields, RenderedTaskInstanceFields.rendered_fields, task)
+    return _column("airflow.models.renderedtifields.RenderedTaskInstanceFields", "rendered_fields", task)
 
 
 def stored_xcom(key: str, **task: Any) -> Any:
     """An XCom as the database has it: a backend could read files, and values could be turned into any object."""
-    return _column(XComModel, XComModel.value, task, key)
+    return _column("airflow.models.xcom.XComModel", "value", task, key)
 
 
-def _column(model: Any, column: Any, task: Mapping[str, Any], key: str | None = None) -> Any:
-    rows = select(column).where(*(getattr(model, name) == value for name, value in task.items()))
-    with create_session() as session:
-        return session.scalar(rows if key is None else rows.where(model.key == key))
+def _column(path: str, column: str, task: Mapping[str, Any], key: str | None = None) -> Any:
+    wanted = task if key is None else {**task, "key": key}
+    try:
+        model = _model(path)
+        rows = select(getattr(model, column)).where(*(getattr(model, name) == value for name, value in wanted.items()))
+        with create_session() as session:
+            return session.scalar(rows)
+    except (ImportError, AttributeError, SQLAlchemyError) as error:
+        _say_once(path, f"{type(error).__name__}: {error}")
+        return None
+
+
+def _model(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+@cache
+def _say_once(path: str, reason: str) -> None:
+    log.warning("Ray jobs and pictures of tasks may be missing: Airflow's %s cannot be read (%s)", path, reason)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from airflow.sdk import conf
 
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.compat import versions
 
 SECTION = "ray"
 # Option -> name in pacing.
@@ -49,6 +50,7 @@ def apply() -> None:
         for option, value in values.items():
             if value != _DEFAULTS[option]:
                 setattr(pacing, OPTIONS[option], value)
+        versions.warn_if_untested()
         _is_applied = True
 
 

@@ -109,8 +109,9 @@ class Attempt:
         self._cluster = record.conn_id
         # A cluster that an earlier attempt used has accepted the connection's credentials before.
         hook = RayHook(record.conn_id, accepted=earlier.find(record) is not None)
-        # Whichever attempt chose the id, the job is now that of this one.
-        record = replace(record, max_tries=self._ti.max_tries)
+        if record.max_tries != self._ti.max_tries:
+            # The id of a submission from before a clear, but a job of its own: whoever stops that one means no other.
+            record = replace(record, max_tries=self._ti.max_tries, nonce=memory.new_nonce())
         self._nonce = record.nonce
         return CurrentJob(record, hook, step.status if isinstance(step, Adopt) else None)
 

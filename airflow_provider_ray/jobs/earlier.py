@@ -23,6 +23,7 @@ from airflow_provider_ray.jobs.decision import (
     join,
     resubmission,
 )
+from airflow_provider_ray.jobs.memory import choice_of
 from airflow_provider_ray.jobs.stopping import NOT_STOPPED, StoppableJob, stop_all
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class EarlierJobs:
         """Look jobs up on their clusters, within some seconds each; None sits out faults."""
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
-        from airflow_provider_ray.client.jobs.submission import has_nonce, look_up
+        from airflow_provider_ray.client.jobs.submission import look_up
         from airflow_provider_ray.client.sync import run_sync
 
         questions = []
@@ -178,11 +179,23 @@ class EarlierJobs:
             if isinstance(answer, RayError):
                 log.warning("Ray job %s on %s cannot be looked up: %s", job.submission_id, job.conn_id, answer)
                 seen.append(SeenJob(job=job, fault=answer))
-            elif answer is not None and not has_nonce(answer, job.nonce):
-                seen.append(SeenJob(job=job, is_id_taken=True))
             else:
-                seen.append(SeenJob(job=job, known=answer))
+                seen.append(self._told(job, answer))
         return seen
+
+    def _told(self, job: TaskJob, answer: JobDetails | None) -> SeenJob:
+        """What a cluster says about a remembered job; another job may have its id."""
+        from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce, is_of_same_task
+
+        if answer is None or has_nonce(answer, job.nonce):
+            return SeenJob(job=job, known=answer)
+        metadata = answer.metadata or {}
+        if NONCE_KEY not in metadata or not is_of_same_task(metadata, self._stamps):
+            return SeenJob(job=job, is_id_taken=True)
+        # A submission from before a clear was faster than the one that was to take its id.
+        holder = replace(job, nonce=metadata[NONCE_KEY], max_tries=choice_of(metadata)[0])
+        self._reached[holder] = StoppableJob(self._reached[job].hook, job.submission_id, holder.nonce)
+        return SeenJob(job=holder, known=answer)
 
     def _take_other_connections(self) -> None:
         """Look jobs that could not be looked up up again through other connections to the same cluster."""

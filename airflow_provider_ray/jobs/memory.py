@@ -32,15 +32,9 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 def stamps(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> dict[str, str]:
     """The entries in a job's metadata that name the task instance which submitted it."""
-    from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY
+    from airflow_provider_ray.client.jobs.submission import IDENTITY_KEYS
 
-    return {
-        INSTALLATION_KEY: options.installation(),
-        "airflow_dag_id": dag_id,
-        "airflow_run_id": run_id,
-        "airflow_task_id": task_id,
-        "airflow_map_index": str(map_index),
-    }
+    return dict(zip(IDENTITY_KEYS, (options.installation(), dag_id, run_id, task_id, str(map_index)), strict=True))
 
 
 def choice_of(metadata: Mapping[str, str]) -> tuple[int, int]:
@@ -154,13 +148,18 @@ def new_job(
     """
     from airflow_provider_ray.client.api.job_spec import SUBMISSION_ID_LIMIT
 
-    nonce = uuid4().hex[:12]
+    nonce = new_nonce()
     if not submission_id:
         index = str(ti.map_index) if ti.map_index is not None and ti.map_index >= 0 else ""
         submission_id = "-".join(part for part in (_slug(ti.dag_id), _slug(ti.task_id), index, nonce) if part)
     elif has_predecessor:
         submission_id = f"{submission_id[: SUBMISSION_ID_LIMIT - len(nonce) - 1]}-{nonce}"
     return TaskJob(conn_id=conn_id, submission_id=submission_id, nonce=nonce, max_tries=ti.max_tries, session=session)
+
+
+def new_nonce() -> str:
+    """Random text for the metadata of a job."""
+    return uuid4().hex[:12]
 
 
 def _slug(name: str) -> str:

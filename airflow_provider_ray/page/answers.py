@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow_provider_ray.client import fault_words
 from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
 from airflow_provider_ray.client.errors import RayError
-from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY
+from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, has_nonce
 from airflow_provider_ray.hooks import options
 
 if TYPE_CHECKING:
@@ -68,17 +68,23 @@ def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]
     }
 
 
-def task_answer(watch: ClusterWatch, task: Task, submission_id: str, *, may_stop: bool) -> dict[str, Any]:
+def task_answer(
+    watch: ClusterWatch, task: Task, submission_id: str, *, nonce: str | None = None, may_stop: bool
+) -> dict[str, Any]:
     """What is shown about a cluster to a user who may read a task that uses it: its health, and the jobs of the task.
 
     :param submission_id: the job that the task submitted last, or waits for.
+    :param nonce: text in the metadata of the job that the task submitted; another job with this id is not shown.
     """
     stamps = task.stamps().items()
-    listed = ((job, job.metadata or {}) for job in watch.jobs.current or ())
-    active = [job for job, has in listed if job.submission_id == submission_id or stamps <= has.items()]
+
+    def is_meant(job: JobDetails) -> bool:
+        return job.submission_id == submission_id and (nonce is None or has_nonce(job, nonce))
+
+    active = [job for job in watch.jobs.current or () if is_meant(job) or stamps <= (job.metadata or {}).items()]
     jobs = {job.submission_id or job.job_id: job for job in active}
     single = watch.single.get(submission_id)
-    if single is not None and single.value is not None:
+    if single is not None and single.value is not None and is_meant(single.value):
         jobs.setdefault(submission_id, single.value)
     is_missing = single is not None and single.known_at is not None and submission_id not in jobs
     return {

@@ -112,10 +112,9 @@ def task_jobs(request: Request, user: GetUserDep, task: TaskDep) -> dict[str, An
     watcher: Watcher = request.app.state.watcher
     answers = []
     if job := job_of(task):
-        conn_id, submission_id = job
-        (watch,) = watcher.look({conn_id: (submission_id,)})
-        may_stop = bool(permitted_connections([conn_id], user, "PUT"))
-        answers.append(task_answer(watch, task, submission_id, may_stop=may_stop))
+        (watch,) = watcher.look({job.conn_id: (job.submission_id,)})
+        may_stop = bool(permitted_connections([job.conn_id], user, "PUT"))
+        answers.append(task_answer(watch, task, job.submission_id, nonce=job.nonce, may_stop=may_stop))
     return {"refresh": pacing.PAGE_REFRESH_SECONDS, "clusters": answers}
 
 

@@ -7,7 +7,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_ray.compat import database
 from airflow_provider_ray.jobs.memory import CONN_ID_KEY, STATE_KEY, SUBMISSION_ID_KEY, stamps
@@ -34,10 +34,22 @@ class Task:
         return stamps(self.dag_id, self.run_id, self.task_id, self.map_index)
 
 
-def job_of(task: Task) -> tuple[str, str] | None:
-    """Connection id and submission_id of the job that a task has submitted or waits for.
+class TaskJobId(NamedTuple):
+    """The job that a task has submitted or waits for.
 
-    They come from what the task remembers of its job, else from its arguments and XComs, else from its return value.
+    :param nonce: text in the metadata of the job, by which its task recognizes it; None if the task does not own it, or
+        has forgotten it.
+    """
+
+    conn_id: str
+    submission_id: str
+    nonce: str | None = None
+
+
+def job_of(task: Task) -> TaskJobId | None:
+    """The job that a task has submitted or waits for.
+
+    It comes from what the task remembers of its job, else from its arguments and XComs, else from its return value.
     """
     remembered = _json(database.task_state(STATE_KEY, **asdict(task)))
     given = _json(database.rendered_fields(**asdict(task)))
@@ -53,12 +65,14 @@ def _said(task: Task) -> Mapping[str, Any]:
     return {key: value for key, value in stored.items() if value is not None}
 
 
-def _job(known: Mapping[str, Any]) -> tuple[str, str] | None:
-    conn_id, submission_id = known.get("conn_id"), known.get("submission_id")
+def _job(known: Mapping[str, Any]) -> TaskJobId | None:
+    conn_id, submission_id, nonce = (known.get(key) for key in ("conn_id", "submission_id", "nonce"))
     if not isinstance(conn_id, str) or not isinstance(submission_id, str):
         return None
     # An argument may also be a selector or a list as text, which no connection id can be.
-    return None if set(conn_id) & set("=,[") else (conn_id, submission_id)
+    if set(conn_id) & set("=,["):
+        return None
+    return TaskJobId(conn_id, submission_id, nonce if isinstance(nonce, str) else None)
 
 
 def picture_of(task: Task) -> bytes | str:

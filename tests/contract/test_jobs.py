@@ -17,6 +17,7 @@ from airflow_provider_ray.client.errors import (
     RayRequestRefused,
 )
 from airflow_provider_ray.client.jobs.driver_log import read_log
+from airflow_provider_ray.client.jobs.search import search
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY, find, submit
 from airflow_provider_ray.client.jobs.waiting import find_job, stop_job, wait_for_job
 from airflow_provider_ray.client.values import as_json
@@ -83,6 +84,10 @@ async def test_jobs_that_have_not_ended(cluster: Cluster, client: RayClient, nam
     await submit(client, JobSpec(entrypoint="sleep 60", submission_id=name, metadata={"dag": name}))
     (job,) = [each for each in await client.jobs.active() if each.submission_id == name]
     assert job.status in ("PENDING", "RUNNING")
+    found = await search(client, {"dag": name}, with_session=True)
+    assert [each.submission_id for each in found.jobs] == [name]
+    assert found.session == (await client.cluster.version()).session_name
+    assert not (await search(client, {"dag": name, "run": "other"})).jobs
     assert (job.metadata or {})["dag"] == name
     assert job.start_time_ms
     await stop_job(client, name)

@@ -19,6 +19,7 @@ HALF_OPEN = "half-open connection"
 REQUEST = re.compile(rb"(?:GET|POST|PUT|DELETE) [^ ]+ HTTP/1\.1\r\n")
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\nConnection: close\r\n\r\n502"
 CHUNK_BYTES = 64 * 1024
+LINGER_SECONDS = 5.0
 
 
 @dataclass
@@ -140,6 +141,7 @@ class FaultProxy:
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
     ) -> None:
+        linger = 0.0
         while chunk := await reader.read(CHUNK_BYTES):
             watch = self._watch
             if watch is not None and watch[0] in chunk:
@@ -147,6 +149,8 @@ class FaultProxy:
                 if not await asyncio.to_thread(watch[1]):
                     self.hits += 1
                     raise ConnectionAbortedError
+                # The client may have given up meanwhile; the dashboard has to read the request all the same.
+                linger = LINGER_SECONDS
             fault = self._fault
             if REQUEST.match(chunk) and self._random.random() < fault.bad_share:
                 self.hits += 1
@@ -161,6 +165,7 @@ class FaultProxy:
                 chunk = chunk.replace(*fault.replace)
             writer.write(chunk)
             await writer.drain()
+        await asyncio.sleep(linger)
         raise ConnectionAbortedError
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

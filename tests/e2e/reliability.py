@@ -14,6 +14,15 @@ HEAD = """# Reliability
 The fault suite (`make chaos`) injects faults into a real Airflow 3.3 and real Ray heads (2.60 and 2.49.2) and writes
 this table. *Jobs* lists every job that the run submitted, with its last state.
 
+Besides these faults, random histories of a task (`tests/unit/operators/test_histories.py`) are played against fake
+clusters: deaths at every step, outages, cut and late submissions, kills, clears and wiped stores. No job may be left
+active, and on one cluster no two may be active at the same time.
+
+One fault cannot be prevented: if the process of a task is suspended for so long that Airflow starts a retry, which
+resumes the job, and the process then continues, it is killed and stops that job. The retry notices that its job has
+been stopped and submits another one ([ADR 31](adr/0031-the-cluster-is-the-memory-of-last-resort.md)). In deferrable
+mode, no process of a task waits.
+
 | Fault | Expected | Jobs | Task | Driver lines in the task log | Seconds |
 |---|---|---|---|---|---|
 """

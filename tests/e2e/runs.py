@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -109,8 +109,18 @@ def submitted_jobs(cluster: LocalCluster) -> list[dict[str, Any]]:
 
 def get(cluster: LocalCluster, path: str) -> Any:
     """What the cluster's dashboard answers."""
+    return _ask("GET", cluster, path)
+
+
+def post(cluster: LocalCluster, path: str, body: Mapping[str, Any]) -> Any:
+    """What the cluster's dashboard answers to a request with a body."""
+    return _ask("POST", cluster, path, json=dict(body))
+
+
+def _ask(method: str, cluster: LocalCluster, path: str, **request: Any) -> Any:
     headers = {"Authorization": f"Bearer {cluster.token}"} if cluster.token else {}
-    answer = httpx.get(f"{cluster.url}{path}", headers=headers, trust_env=False, timeout=30)
+    with httpx.Client(headers=headers, trust_env=False, timeout=30) as client:
+        answer = client.request(method, f"{cluster.url}{path}", **request)
     answer.raise_for_status()
     return answer.json()
 

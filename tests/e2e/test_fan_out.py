@@ -118,6 +118,9 @@ def test_each_job_ran_on_its_own_cluster(
         (job,) = [job for job in submitted_jobs(cluster) if (job["metadata"] or {}).get("airflow_run_id") == run.run_id]
         assert job["submission_id"] == demonstrated[0]["clusters"][cluster.name]["submission_id"]
         assert job["metadata"].pop("airflow_nonce")
+        assert job["metadata"].pop("airflow_try_number")
+        assert job["metadata"].pop("airflow_max_tries")
+        assert job["metadata"].pop("airflow_installation").startswith("127.0.0.1:")
         assert job["metadata"] == {
             "airflow_dag_id": DAG_ID,
             "airflow_run_id": run.run_id,

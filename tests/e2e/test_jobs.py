@@ -38,6 +38,9 @@ def test_both_modes_give_the_same(runs: dict[str, Run], clusters: list[LocalClus
     assert run.xcom(task_id) == {"conn_id": cluster.name, "submission_id": job["submission_id"]}
     assert run.api.links(run.dag_id, run.run_id, task_id) == {"Ray job": f"{cluster.url}/#/jobs/{job['submission_id']}"}
     assert job["metadata"].pop("airflow_nonce")
+    assert job["metadata"].pop("airflow_try_number")
+    assert job["metadata"].pop("airflow_max_tries")
+    assert job["metadata"].pop("airflow_installation").startswith("127.0.0.1:")
     assert job["metadata"] == {
         "colour": "e2e_modes",
         "airflow_dag_id": "e2e_modes",

@@ -17,7 +17,7 @@ from dev.airflow_stack import AirflowStack
 from tests.e2e.fault_proxy import FaultProxy
 from tests.e2e.faults import BLOCKING, DEFERRED, CountingRun, Playing, run_mode, side_by_side
 from tests.e2e.reliability import Report
-from tests.e2e.runs import Run, eventually
+from tests.e2e.runs import Run, eventually, post
 
 pytestmark = pytest.mark.full
 
@@ -81,6 +81,87 @@ def killed_while_it_polls(stage: Stage) -> None:
         os.kill(run.pid(), signal.SIGKILL)
         run.ended(seen, "SUCCEEDED")
         assert run.task("count")["try_number"] == 2
+
+
+def forgotten_and_killed(stage: Stage) -> None:
+    fault = "task state deleted, then task process killed (SIGKILL) while it polls"
+    with stage.report.case(fault, "the retry finds the job on the cluster and resumes it") as seen:
+        run = stage.start(BLOCKING, seconds=LONGER)
+        run.wait_until_watched()
+        run.api.forget(run.dag_id, run.run_id, "count")
+        os.kill(run.pid(), signal.SIGKILL)
+        run.ended(seen, "SUCCEEDED")
+        assert run.task("count")["try_number"] == 2
+
+
+def forgotten_and_cleared(stage: Stage) -> None:
+    """What Airflow 3.4 does with every clear; the kill stops the job before, unless its process dies first."""
+    fault = "task process killed (SIGKILL), task state deleted, and cleared"
+    with stage.report.case(fault, "the job is stopped and a new one is submitted") as seen:
+        run = stage.start("e2e_faults_once", seconds=LONGEST)
+        run.wait_until_watched()
+        os.kill(run.pid(), signal.SIGKILL)
+        run.reaches("count", "failed")
+        run.api.forget(run.dag_id, run.run_id, "count")
+        run.api.clear(run.dag_id, run.run_id, "count")
+        eventually(lambda: run.statuses() == ["STOPPED", "RUNNING"] or None, "the second job")
+        run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+        eventually(lambda: run.statuses() == ["STOPPED", "STOPPED"] or None, "the stop", 40)
+        seen(jobs=run.statuses(), state="failed")
+
+
+def arriving_after_the_kill(stage: Stage) -> None:
+    cluster, conn_id = stage.clusters[0], "arriving_late"
+    fault = "submission arrives at the cluster after the task was marked failed; cleared"
+    with (
+        FaultProxy(cluster.ports.dashboard) as proxy,
+        stage.report.case(fault, "the job is stopped and a new one is submitted") as seen,
+    ):
+        stage.airflow.api.add_connections({conn_id: {"conn_type": "ray", "host": "127.0.0.1", "port": proxy.port}})
+
+        def kill() -> bool:
+            process = run.pid()
+            run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+            eventually(lambda: None if _is_alive(process) else True, "the end of the process", 60)
+            return True
+
+        run: CountingRun
+        proxy.when(b"POST /api/jobs/ ", kill)
+        run = stage.start("e2e_faults_once", conn_id=conn_id, seconds=LONGEST)
+        eventually(lambda: run.statuses() == ["RUNNING"] or None, "the job")
+        assert "its submission may still arrive" in run.text("count")
+        run.api.clear(run.dag_id, run.run_id, "count")
+        eventually(lambda: run.statuses() == ["STOPPED", "RUNNING"] or None, "the second job")
+        run.api.set_task_state(run.dag_id, run.run_id, "count", "failed")
+        eventually(lambda: run.statuses() == ["STOPPED", "STOPPED"] or None, "the stop", 40)
+        seen(jobs=run.statuses(), state="failed")
+
+
+def beside_another_airflow(stage: Stage) -> None:
+    fault = "cleared while a job of another Airflow has the same Dag, run and task ids"
+    with stage.report.case(fault, "the other Airflow's job continues") as seen:
+        run = stage.start(BLOCKING, seconds=LONGER)
+        run.wait_until_watched()
+        (own,) = run.jobs(run.cluster, "count")
+        theirs = f"of-another-airflow-{own['submission_id']}"
+        metadata = {**own["metadata"], "airflow_installation": "staging.example", "airflow_nonce": "theirs"}
+        job = {"entrypoint": f"sleep {LONGEST}", "submission_id": theirs, "metadata": metadata}
+        post(run.cluster, "/api/jobs/", job)
+        run.api.clear(run.dag_id, run.run_id, "count")
+        run.succeeds()
+        states = {each["submission_id"]: each["status"] for each in run.jobs(run.cluster, "count")}
+        post(run.cluster, f"/api/jobs/{theirs}/stop", {})
+        assert states.pop(theirs) == "RUNNING"
+        assert list(states.values()) == ["STOPPED", "SUCCEEDED"]
+        seen(jobs=[*states.values(), "RUNNING"], state="success", lines=run.counted())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def terminated(stage: Stage) -> None:
@@ -171,6 +252,10 @@ CASES: Mapping[str, Callable[[Stage], None]] = {
     "killed before the POST": partial(killed_at_the_submission, arrives=False),
     "killed after the POST": partial(killed_at_the_submission, arrives=True),
     "killed while it polls": killed_while_it_polls,
+    "forgotten and killed": forgotten_and_killed,
+    "forgotten and cleared": forgotten_and_cleared,
+    "arriving after the kill": arriving_after_the_kill,
+    "beside another Airflow": beside_another_airflow,
     "terminated": terminated,
     **{
         f"marked {state} {dag_id}": partial(marked, dag_id=dag_id, state=state)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Rows
+from airflow_provider_ray.client.api.tested import warn_if_untested
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ class Cluster:
         :raises RayNotADashboard: when something else answers at this address.
         """
         try:
-            return await self._http.read("GET", "/api/version", ClusterVersion)
+            version = await self._http.read("GET", "/api/version", ClusterVersion)
         except RayNotFound as error:
             raise RayNotADashboard(
                 f"GET {self._http.base_url}/api/version", "404, which Ray never returns here"
             ) from error
+        warn_if_untested(version.ray_version, self._http.base_url)
+        return version
 
     async def authentication_mode(self) -> str:
         """``token`` or ``disabled``; answered without credentials, by Ray 2.52 and newer."""

@@ -160,7 +160,7 @@ class _InFlight:
         try:
             await check_package(client, spec)
         except RayTriggerError:
-            del self._packages[uri]
+            self._packages.pop(uri, None)
             raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
@@ -14,6 +14,7 @@ from airflow_provider_ray.client.api.runtime_env import with_contents
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
+    RayJobStopping,
     RayNotADashboard,
     RayNotFound,
     RayRequestRefused,
@@ -34,6 +35,8 @@ PACKAGE_SCHEME = "gcs://"
 NONCE_KEY = "airflow_nonce"
 # The Airflow that submitted a job; several may share a cluster and have equal Dags, runs and tasks.
 INSTALLATION_KEY = "airflow_installation"
+# The entries that name the task instance which submitted a job.
+IDENTITY_KEYS = (INSTALLATION_KEY, "airflow_dag_id", "airflow_run_id", "airflow_task_id", "airflow_map_index")
 
 
 async def submit(client: RayClient, spec: JobSpec) -> None:
@@ -85,6 +88,7 @@ async def post(client: RayClient, spec: JobSpec) -> None:
     or no answer at all. Looking up the id settles it: a job whose metadata has our nonce is ours.
 
     :raises RayConfigError: when the submission_id belongs to another job.
+    :raises RayJobStopping: when it belongs to an earlier submission of the same task, which has arrived late.
     :raises RayRequestError: when the cluster refuses the job, or is unavailable for longer than ``[ray] fault_budget``.
     """
 
@@ -149,12 +153,20 @@ def has_nonce(job: JobDetails, nonce: str) -> bool:
     return (job.metadata or {}).get(NONCE_KEY) == nonce
 
 
+def is_of_same_task(metadata: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether the metadata of two jobs name the same task instance."""
+    return all(key in metadata and metadata[key] == other.get(key) for key in IDENTITY_KEYS)
+
+
 async def _is_there(client: RayClient, spec: JobSpec) -> bool:
     try:
         job = await client.jobs.get(spec.submission_id)
     except RayNotFound:
         return False
     if not has_nonce(job, spec.metadata[NONCE_KEY]):
+        if is_of_same_task(job.metadata or {}, spec.metadata):
+            reason = "is an earlier submission of this task, which has arrived late; the next attempt stops it"
+            raise RayJobStopping.from_message(f"Ray job {spec.submission_id!r} {reason}")
         got = f"{spec.submission_id!r}, which another job on this cluster uses"
         raise RayConfigError("submission_id", got, "an id that is not in use")
     return True

@@ -42,6 +42,12 @@ def e2e_faults_late() -> None:
     count(deferrable=False, poll_interval=2, execution_timeout=timedelta(seconds=10))
 
 
+@dag(**DEFAULTS, params={"seconds": 15, "conn_id": "ray_local_1"})
+def e2e_faults_once() -> None:
+    """Without a retry."""
+    count(deferrable=False, poll_interval=2)
+
+
 @dag(**DEFAULTS, params={"submission_id": "taken"})
 def e2e_faults_taken() -> None:
     """An id that another job has."""
@@ -91,6 +97,7 @@ def e2e_faults_many() -> None:
 e2e_faults_blocking()
 e2e_faults_deferred()
 e2e_faults_late()
+e2e_faults_once()
 e2e_faults_fail_over()
 e2e_faults_limited()
 e2e_faults_taken()

@@ -15,6 +15,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,8 +28,9 @@ from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, Store, connect
 from tests.unit.deferral import first_event, rebuilt
 
+AT_ONCE = 12
 LATEST = 1.0  # seconds by which a submission arrives late
-LONGEST = 3.0  # seconds of one step of an attempt
+LONGEST = 1.2  # seconds of one step of an attempt: some jobs never end
 PACING = {
     "FAULT_BUDGET_SECONDS": 0.2,
     "FIRST_PAUSE_SECONDS": 0.05,
@@ -47,6 +50,7 @@ PACING = {
 
 
 log = logging.getLogger(__name__)
+clocks = threading.local()
 
 
 class Died(BaseException):
@@ -59,6 +63,7 @@ class Clock:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self.left: int | None = None
+        self.longest = LONGEST
 
     def set(self, steps: int | None) -> None:
         self.left = steps
@@ -72,10 +77,9 @@ class Clock:
 
     def run(self, original: Any, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         self.tick()
-        # Some jobs never end, so every wait does.
-        within = LONGEST
+        within = self.longest
         if self.left == 0:
-            within, self.left = self._chance.choice([0.01, 0.05, 0.3, 1.0]), -1
+            within, self.left = self._chance.choice([0.01, 0.05, 0.2, 0.6]), -1
 
         async def cut_short() -> Any:
             try:
@@ -109,8 +113,8 @@ class MortalStore(Store):
 class History:
     """One task instance and its clusters."""
 
-    def __init__(self, seed: int, fakes: dict[str, FakeDashboard], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.chance = random.Random(seed)
+    def __init__(self, seed: int, fakes: dict[str, FakeDashboard]) -> None:
+        self.seed, self.chance = seed, random.Random(seed)
         self.fakes = fakes
         self.events: list[str] = []
         self.clock = Clock(self.chance)
@@ -118,12 +122,12 @@ class History:
         self.attempts.store = MortalStore(self.clock)
         self.try_number, self.max_tries = 0, 3
         self.late_until = 0.0
+        self.timeout: float | None = None
         # A submission on its way that nobody remembers can only be stopped once it has arrived.
         self.is_blind = False
         self.durable = self.chance.random() < 0.85
         self.cancel_on_kill = self.chance.random() < 0.8
-        original = sync.run_sync
-        monkeypatch.setattr(sync, "run_sync", lambda function: self.clock.run(original, function))
+        clocks.of_thread = self.clock
 
     def note(self, event: str) -> None:
         self.events.append(event)
@@ -137,7 +141,7 @@ class History:
             deferrable=deferrable,
             durable=self.durable,
             cancel_on_kill=self.cancel_on_kill,
-            timeout=self.chance.choice([None, 1.5]),
+            timeout=self.timeout,
             fetch_logs=False,
         )
 
@@ -170,28 +174,28 @@ class History:
     def disturb(self) -> None:
         """What the clusters do to the next attempt."""
         for fake in self.fakes.values():
-            ends_after = self.chance.choice([0.0, 0.3, 1.0, None])
+            ends_after = self.chance.choice([0.0, 0.2, 0.6, None])
             status = self.chance.choice(["SUCCEEDED", "SUCCEEDED", "FAILED"])
             fake.default_outcome = Outcome(
                 ends_after=ends_after, status=status, stop_after=self.chance.choice([0, 0.3])
             )
             # A first attempt goes on although it could not search.
             if self.try_number > 0 and self.chance.random() < 0.3:
-                kind = self.chance.choice(["close", 503, 500])
+                kind: Any = self.chance.choice(["close", 503, 500])
                 self.note(f"outage {kind}")
                 fake.fail(kind, times=self.chance.choice([1, 3, 10, 40]))
             self.spoil_submission(fake)
 
     def spoil_submission(self, fake: FakeDashboard) -> None:
-        event = self.chance.choices(["well", "cut", "refused", "late"], [6, 2, 1, 3])[0]
+        event = self.chance.choices(["well", "cut", "refused", "late"], [6, 2, 1, 5])[0]
         if event == "cut":
             fake.fail("close", method="POST", path="/api/jobs/", handled=True, times=1)
         if event == "refused":
             fake.fail(400, method="POST", path="/api/jobs/", times=1)
         if event == "late":
-            late = self.chance.uniform(0.1, LATEST)
+            late = self.chance.uniform(0.4, LATEST)
             fake.fail("close", method="POST", path="/api/jobs/", late=late, times=1)
-            fake.fail("close", method="POST", path="/api/jobs/", times=self.chance.choice([0, 20]))
+            fake.fail("close", method="POST", path="/api/jobs/", times=self.chance.choice([0, 20, 20]))
         if event != "well":
             self.note(f"submission {event}")
 
@@ -207,6 +211,7 @@ class History:
     def attempt(self) -> bool:
         """One attempt; whether it ended well."""
         self.try_number += 1
+        self.timeout = self.chance.choice([None, 0.6])
         deferrable, task = self.chance.random() < 0.5, None
         context = self.attempts.context(try_number=self.try_number, max_tries=self.max_tries)
         context["ti"].xcom_push = lambda key, value: self.clock.tick()
@@ -245,7 +250,7 @@ class History:
 
     def phases(self, task: RaySubmitJobOperator, context: Any) -> None:
         """What Airflow runs: the worker, and after a deferral the triggerer and a worker again."""
-        step: Callable[[], Any] = lambda: task.execute(context)  # noqa: E731
+        step: Callable[[], Any] = partial(task.execute, context)
         while True:
             try:
                 step()
@@ -257,10 +262,9 @@ class History:
                     raise Died from None
                 if event == "failed":
                     self.note("trigger failed")
-                    arguments = ("__fail__", {"error": "the trigger failed"})
-                    step = lambda task=task: task.resume_execution(*arguments, context)  # noqa: E731, B023
+                    step = partial(task.resume_execution, "__fail__", {"error": "the trigger failed"}, context)
                 else:
-                    step = lambda task=task, event=event: task.execute_complete(context, event)  # noqa: E731
+                    step = partial(task.execute_complete, context, event)
             else:
                 return
 
@@ -293,11 +297,17 @@ class History:
         return None
 
     def end(self) -> None:
-        """Wait for what may arrive, clear the task and let it end well."""
+        """Clear the task and let it end well, also once everything that was on its way has arrived."""
+        self.finish(ends_after=0.8)
         time.sleep(max(self.late_until - time.monotonic(), 0))
+        self.finish(ends_after=0.1)
+
+    def finish(self, ends_after: float) -> None:
         self.clock.set(None)
+        self.clock.longest, self.timeout = 30.0, None
         for fake in self.fakes.values():
-            fake.default_outcome = Outcome(ends_after=0.2)
+            fake.default_outcome = Outcome(ends_after=ends_after)
+        self.note("clear")
         self.max_tries = self.try_number + 9
         for _ in range(6):
             self.try_number += 1
@@ -308,7 +318,11 @@ class History:
                 self.note(f"end: {type(error).__name__} {str(error)[:80]}")
             else:
                 return
-        raise AssertionError("the task does not end well any more")
+        raise AssertionError(f"the task does not end well any more\n{self.told()}")
+
+    def told(self) -> str:
+        """What happened, and how to repeat it."""
+        return "\n".join([f"RAY_HISTORY_SEED={self.seed}", *self.events])
 
     def active(self) -> list[str]:
         jobs = [(name, job) for fake in self.fakes.values() for name, job in fake.jobs.items()]
@@ -327,45 +341,59 @@ def _end_of(job: Any) -> float:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, and a clock for each history; a kill comes from another thread and has none."""
     for name, seconds in PACING.items():
         monkeypatch.setattr(pacing, name, seconds)
+    original = sync.run_sync
+
+    def run_sync(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        clock = getattr(clocks, "of_thread", None)
+        return original(function) if clock is None else clock.run(original, function)
+
+    monkeypatch.setattr(sync, "run_sync", run_sync)
 
 
 def play_for(seconds: float) -> None:
-    """Play histories until the time is up; ``RAY_HISTORY_SEED`` repeats a single one."""
+    """Play histories, some at a time, until the time is up; ``RAY_HISTORY_SEED`` repeats a single one."""
     given = os.environ.get("RAY_HISTORY_SEED")
-    deadline, played = time.monotonic() + seconds, 0
-    while time.monotonic() < deadline:
-        seed = int(given) if given else random.SystemRandom().randrange(2**32)
-        log.warning("RAY_HISTORY_SEED=%s", seed)
-        play(seed)
-        played += 1
-        if given:
-            break
-    log.warning("%s histories", played)
+    if given:
+        play(int(given))
+        return
+    deadline = time.monotonic() + seconds
+
+    def play_some() -> int:
+        played = 0
+        while time.monotonic() < deadline:
+            play(random.SystemRandom().randrange(2**32))
+            played += 1
+        return played
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        playing = [pool.submit(play_some) for _ in range(AT_ONCE)]
+    log.warning("%s histories", sum(each.result() for each in playing))
 
 
 def play(seed: int) -> None:
+    log.warning("RAY_HISTORY_SEED=%s", seed)
     with contextlib.ExitStack() as stack:
         monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
-        names = ["a"] if seed % 3 else ["a", "b"]
+        names = [f"h{seed}a"] if seed % 3 else [f"h{seed}a", f"h{seed}b"]
         fakes = {name: stack.enter_context(FakeDashboard()) for name in names}
         for name, fake in fakes.items():
             connect(monkeypatch, name, fake)
-        history = History(seed, fakes, monkeypatch)
+        history = History(seed, fakes)
         history.play()
-        told = "\n".join([f"RAY_HISTORY_SEED={seed}", *history.events])
-        assert not history.active(), f"left active: {history.active()}\n{told}"
+        assert not history.active(), f"left active: {history.active()}\n{history.told()}"
         if len(fakes) == 1 and not history.is_blind:
-            assert not history.doubles(), f"active at the same time: {history.doubles()}\n{told}"
+            assert not history.doubles(), f"active at the same time: {history.doubles()}\n{history.told()}"
 
 
-def test_no_history_leaves_a_job_behind_or_runs_two_at_once(quick: None) -> None:
+def test_no_history_leaves_a_job_behind_or_runs_two_at_once(mortal: None) -> None:
     play_for(20)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_no_history_does_so_in_minutes_either(quick: None) -> None:
+def test_no_history_does_so_in_minutes_either(mortal: None) -> None:
     play_for(240)

@@ -163,9 +163,36 @@ def test_a_cleared_task_uses_the_id_of_a_submission_that_may_still_arrive(
     with pytest.raises(errors.RayClusterUnavailable):
         run(attempts)
     clusters["a"].faults.clear()
-    remembered = attempts.store["ray_job"]["submission_id"]
-    assert run(attempts, 2, max_tries=7, deferrable=deferrable)["submission_id"] == remembered
+    remembered = attempts.store["ray_job"]
+    assert run(attempts, 2, max_tries=7, deferrable=deferrable)["submission_id"] == remembered["submission_id"]
     assert attempts.store["ray_job"]["max_tries"] == 7
+    # The trigger of the old attempt may still be about to stop its own job.
+    assert attempts.store["ray_job"]["nonce"] != remembered["nonce"]
+
+
+@MODES
+def test_a_submission_that_arrives_just_before_the_one_that_takes_its_id_is_stopped(
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    clusters["a"].fail("close", method="POST", path="/api/jobs/", times=10**6)
+    with pytest.raises(errors.RayClusterUnavailable):
+        run(attempts)
+    clusters["a"].faults.clear()
+    late = attempts.store["ray_job"]
+    stamps = memory.stamps(TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, -1)
+    metadata = {**stamps, NONCE_KEY: late["nonce"], "airflow_try_number": "1", "airflow_max_tries": "5"}
+    upload = RaySubmitJobOperator._upload
+
+    def overtaken(*arguments: Any) -> Any:
+        clusters["a"].outcomes[late["submission_id"]] = AT_WORK
+        RayHook("a").submit_job("true", submission_id=late["submission_id"], metadata=metadata)
+        return upload(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(errors.RayJobStopping, match="has arrived late"):
+        patch.setattr(RaySubmitJobOperator, "_upload", overtaken)
+        run(attempts, 2, max_tries=7, deferrable=deferrable)
+    assert run(attempts, 3, max_tries=7, deferrable=deferrable)["submission_id"] != late["submission_id"]
+    assert states(clusters["a"]) == ["STOPPED", "SUCCEEDED"]
 
 
 def test_a_submission_that_arrives_when_nobody_remembers_it_is_stopped_at_the_end(

@@ -221,6 +221,16 @@ def test_a_task_does_not_see_the_jobs_of_another_airflow(locked: FakeDashboard, 
     assert whole["ours"] is not None
 
 
+def test_a_task_does_not_see_a_job_that_has_the_id_of_its_own(locked: FakeDashboard, watcher: Watcher) -> None:
+    """The author's submission_id, which another Airflow has used on the cluster before."""
+    submit(locked, "nightly", airflow_nonce="theirs")
+    watch = known(watcher, "locked", "nightly")
+    assert not task_answer(watch, TASK, "nightly", nonce="ours", may_stop=True)["jobs"]
+    assert task_answer(watch, TASK, "nightly", nonce="theirs", may_stop=True)["jobs"]
+    # A sensor waits for whatever job has the id.
+    assert task_answer(watch, TASK, "nightly", may_stop=True)["jobs"]
+
+
 def test_a_job_that_its_cluster_has_forgotten(locked: FakeDashboard, watcher: Watcher) -> None:
     answer = task_answer(known(watcher, "locked", "gone"), TASK, "gone", may_stop=False)
     assert (answer["jobs"], answer["missing"]) == ([], "gone")

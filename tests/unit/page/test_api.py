@@ -20,7 +20,7 @@ from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.page import api, background
 from airflow_provider_ray.page.access import requires_own_page
 from airflow_provider_ray.page.api import app
-from airflow_provider_ray.page.task import Task
+from airflow_provider_ray.page.task import Task, TaskJobId
 from tests.fake_dashboard import FakeDashboard, Outcome
 
 JSON = {"content-type": "application/json"}
@@ -149,10 +149,14 @@ def test_a_broken_variable_is_reported_without_its_value(
 
 @pytest.mark.parametrize(
     ("job", "shown"),
-    [(None, []), (("fake", "job"), [("fake", True)]), (("ray_default", "job"), [("ray_default", False)])],
+    [
+        (None, []),
+        (TaskJobId("fake", "job"), [("fake", True)]),
+        (TaskJobId("ray_default", "job"), [("ray_default", False)]),
+    ],
 )
 def test_the_tab_of_a_task_shows_the_cluster_of_its_job(
-    browser: TestClient, monkeypatch: pytest.MonkeyPatch, job: tuple[str, str] | None, shown: list[tuple[str, bool]]
+    browser: TestClient, monkeypatch: pytest.MonkeyPatch, job: TaskJobId | None, shown: list[tuple[str, bool]]
 ) -> None:
     monkeypatch.setattr(api, "job_of", {Task("dag", "run", "submit", -1): job}.__getitem__)
 

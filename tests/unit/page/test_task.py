@@ -47,17 +47,17 @@ def given(store: Store, **fields: Any) -> None:
 
 
 def test_a_task_knows_its_job_from_what_it_remembers(store: Store) -> None:
-    store(TaskStateStoreModel, key="ray_job", value='{"conn_id": "b", "submission_id": "second"}')
+    store(TaskStateStoreModel, key="ray_job", value='{"conn_id": "b", "submission_id": "second", "nonce": "n1"}')
     given(store, conn_id="a", submission_id="first")
-    assert job_of(TASK) == ("b", "second")
+    assert job_of(TASK) == ("b", "second", "n1")
 
 
 @pytest.mark.parametrize("said", ["said", '"said"'])
 def test_a_task_without_a_memory_knows_it_from_its_arguments_and_its_xcom(store: Store, said: str) -> None:
     given(store, conn_id="a", submission_id="first")
-    assert job_of(TASK) == ("a", "first")
+    assert job_of(TASK) == ("a", "first", None)
     store(XComModel, key="submission_id", value=said)
-    assert job_of(TASK) == ("a", "said")
+    assert job_of(TASK) == ("a", "said", None)
 
 
 @pytest.mark.parametrize("value", [{"conn_id": "a", "submission_id": "x"}, '{"conn_id": "a", "submission_id": "x"}'])
@@ -65,7 +65,7 @@ def test_a_sensor_that_searched_knows_it_from_its_result(store: Store, value: An
     given(store, conn_id="a", metadata={"purpose": "test"})
     assert job_of(TASK) is None
     store(XComModel, key="return_value", value=value)
-    assert job_of(TASK) == ("a", "x")
+    assert job_of(TASK) == ("a", "x", None)
 
 
 def test_the_result_of_a_task_without_a_cluster_is_not_read(store: Store) -> None:
