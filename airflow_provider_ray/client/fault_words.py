@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_ray.client.errors import RayError, RayNotADashboard, RayRequestError
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayError, RayNotADashboard, RayRequestError
 
 _ANSWERS = {
     401: "the cluster requires a token, and the connection has none (401)",
@@ -14,10 +14,12 @@ def in_words(error: RayError | TimeoutError) -> str:
     """What went wrong, without the request and without the server's message, which could repeat what was sent to it."""
     if isinstance(error, TimeoutError):
         return "no response in time"
+    if isinstance(error, RayNotADashboard):
+        return "the server at this address does not answer as a Ray dashboard does"
+    if isinstance(error, RayAnswerTooLarge):
+        return "the answer is too large"
     if isinstance(error, RayRequestError) and error.status is not None:
         return _ANSWERS.get(error.status, f"the cluster responded with status {error.status}")
-    if isinstance(error, RayNotADashboard):
-        return "the server at this address is not a Ray dashboard"
     if isinstance(error, RayRequestError):
         # "GET http://...: reason"; what is left is what our own side saw.
         return str(error).partition(": ")[2] or str(error)

@@ -13,7 +13,18 @@ LAST_PAUSE_SECONDS = 10.0  # the longest pause between two tries, without its ra
 READ_TIMEOUTS_PER_REQUEST = 10  # read timeouts that an entire request may take: an answer that trickles in must end
 REASON_SECONDS = 5.0  # for the body of an error, whose status is known without it
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024  # bytes: the time for an upload grows with its size
+LIST_READ_TIMEOUTS = 4  # that a list of jobs may take to begin: Ray 2.60 needs 0.2-0.5 ms for each record it has kept
+NAME_SECONDS = 10.0  # for which the addresses of a host name are kept, as aiohttp does
 DETAIL_SECONDS = 5.0  # after which a part of a capacity is unknown: a slow list of jobs must not hide the rest
+
+# What an answer may hold, in bytes, after decompression: decoded, it may take a dozen times as much memory (client/api)
+ANSWER_BYTES = 1024 * 1024  # of an answer that is a few values
+RECORD_BYTES = 4 * 1024 * 1024  # of a job: 1 MiB that it was submitted with, and a message of 20,000 characters
+USAGE_BYTES = 4 * 1024 * 1024  # of the usage: a line for each resource and each shape of demand
+NODES_BYTES = 32 * 1024 * 1024  # of the nodes: 10,000 of them with 3 KB each
+SERVE_BYTES = 16 * 1024 * 1024  # of Serve's state: 30,000 replicas with 500 bytes each
+LIST_BYTES = 64 * 1024 * 1024  # of a list of jobs: 100,000 of them with 600 bytes each
+DECODED_AT_ONCE_BYTES = 256 * 1024  # of a longer answer: decoding a MiB holds up all threads for up to 150 ms
 
 # Uploading a working_dir (client/jobs/packaging.py)
 UPLOAD_LOCK_SECONDS = 0.05  # between two tries to get the lock on an upload, which other processes may hold
@@ -27,6 +38,7 @@ SEARCHED_AT_ONCE = 100  # records of a list: searching more in one go would dela
 
 # Nodes, whose state tells whether a RUNNING job can be running (client/api/node_health.py, client/jobs/waiting.py)
 NODES_LOOK_SECONDS = 30.0  # between two checks: nodes come and go in minutes
+NODES_ANSWER_SECONDS = 2.0  # for a wait to hold out for a check; a slower one counts when the wait looks next
 NODES_LOOKS_NEEDED = 2  # checks that miss a node before its job is lost: a node may be younger than a check
 
 # Stopping jobs (client/jobs/waiting.py, jobs, triggers/job.py, fan_out/plan.py)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Rows
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.decoding import decoded_rows
+from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class Cluster:
     async def nodes(self) -> list[Node]:
         """All nodes, dead ones included."""
         params = {"detail": "1", "limit": str(ROW_LIMIT)}
-        return (await self._http.read("GET", "/api/v0/nodes", Rows[Node], params=params)).rows
+        most = pacing.NODES_BYTES
+        return await self._http.read("GET", "/api/v0/nodes", list[Node], decode=decoded_rows, most=most, params=params)
 
     async def python_version(self) -> str:
         """Version of Python on the head."""
@@ -69,14 +72,14 @@ class Cluster:
 
     async def status(self) -> str:
         """Usage and demands as text, the form that autoscaler v1 and v2 both have."""
-        answer = await self._http.read("GET", "/api/cluster_status", _Status, params={"format": "1"})
+        params = {"format": "1"}
+        answer = await self._http.read("GET", "/api/cluster_status", _Status, most=pacing.USAGE_BYTES, params=params)
         return answer.data.cluster_status or ""
 
     async def has_package(self, uri: str) -> bool:
         """Whether a package is stored; asking keeps Ray from deleting it for ten minutes."""
         try:
-            async with self._http.open("GET", _package_path(uri)) as response:
-                await response.read()
+            await self._http.send("GET", _package_path(uri))
         except RayNotFound:
             return False
         return True

@@ -14,6 +14,8 @@ from airflow_provider_ray.client.values import as_json, check_strings, number, u
 # Ray hands the entrypoint to `sh -c` as one argument; Linux caps one argument at 128 KiB (MAX_ARG_STRLEN).
 ENTRYPOINT_LIMIT_BYTES = 128 * 1024 - 1
 SUBMISSION_ID_LIMIT = 200
+# Ray cannot store longer ones: the name of the log file has 255 bytes.
+KNOWN_ID_LIMIT = 255
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -96,6 +98,20 @@ def check_submission_id(submission_id: Any) -> None:
     ):
         expected = f"1 to {SUBMISSION_ID_LIMIT} of the characters A-Z a-z 0-9 _ . -, beginning with a letter or digit"
         raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
+
+
+def check_known_id(submission_id: Any) -> None:
+    """Reject what cannot be the id of a job that exists; jobs that others submit may have ids that we do not create.
+
+    :raises RayConfigError: see above.
+    """
+    expected = "the id of a job"
+    if not isinstance(submission_id, str) or not submission_id:
+        raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
+    utf8("submission_id", submission_id)
+    if submission_id in (".", "..") or len(submission_id) > KNOWN_ID_LIMIT:
+        # It would become another path, or one that no server takes.
+        raise RayConfigError("submission_id", repr(submission_id)[:250], f"{expected}, of at most {KNOWN_ID_LIMIT}")
 
 
 def _check_entrypoint(entrypoint: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import Meta, field
@@ -22,8 +22,6 @@ Amount = Annotated[float, Meta(ge=0, le=2.0**63)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
-
-T = TypeVar("T")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -181,22 +179,3 @@ class ServeDetails(Answer, frozen=True, kw_only=True):
 
 # The state API's own maximum; without a limit it leaves out all rows after the first hundred.
 ROW_LIMIT = 10_000
-
-
-class Rows(msgspec.Struct, Generic[T]):
-    """A list of the state API, three levels down in its answer."""
-
-    data: _Data[T]
-
-    @property
-    def rows(self) -> list[T]:
-        """The rows themselves."""
-        return self.data.result.result
-
-
-class _Data(msgspec.Struct, Generic[T]):
-    result: _Result[T]
-
-
-class _Result(msgspec.Struct, Generic[T]):
-    result: list[T]

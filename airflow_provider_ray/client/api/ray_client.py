@@ -48,6 +48,7 @@ class RayClient:
         async with AsyncExitStack() as opening:
             await opening.enter_async_context(self._dashboard)
             await opening.enter_async_context(self._applications)
+            opening.push_async_callback(self.health.close)
             self._open = opening.pop_all()
         return self
 

@@ -12,11 +12,12 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from airflow_provider_ray.client.api.http import Http, read_reason
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.http import Http, read_reason, read_within
 from airflow_provider_ray.client.api.models import ServeDetails
 from airflow_provider_ray.client.config import ClusterConfig, check_headers
 from airflow_provider_ray.client.durations import seconds
-from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
 from airflow_provider_ray.client.values import as_json
 
@@ -37,7 +38,7 @@ class Serve:
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options, as the dashboard knows them."""
-        return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails)
+        return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails, most=pacing.SERVE_BYTES)
 
     async def base_url(self, details: ServeDetails | None = None) -> str | None:
         """Address of Serve's proxy; None while Serve is not running and the connection does not specify it.
@@ -94,7 +95,10 @@ class Serve:
             if not 200 <= response.status < 300:
                 text = await read_reason(response)
                 raise RayServeBadAnswer(f"{request}: {response.status}: {text[:500]}", response.status)
-            answer = await _read_capped(response, request, max_answer_bytes)
+            try:
+                answer = await read_within(response, max_answer_bytes, request)
+            except RayAnswerTooLarge as error:
+                raise RayServeBadAnswer(f"{error} (max_answer_bytes)", response.status) from error
             return _decoded(answer, request, response)
 
 
@@ -106,21 +110,6 @@ def check_request(method: str, headers: Mapping[str, str] | None) -> None:
     if method.upper() not in METHODS:
         raise RayConfigError("method", repr(method), f"one of {', '.join(METHODS)}")
     check_headers("headers", headers or {})
-
-
-async def _read_capped(response: aiohttp.ClientResponse, request: str, max_bytes: int) -> bytes:
-    announced = response.content_length or 0
-    answer = bytearray()
-    if announced <= max_bytes:
-        async for chunk in response.content.iter_chunked(64 * 1024):
-            answer += chunk
-            if len(answer) > max_bytes:
-                break
-        else:
-            return bytes(answer)
-    size = f"{announced} bytes" if announced > max_bytes else f"more than {max_bytes} bytes"
-    message = f"{request}: the answer has {size}, the limit (max_answer_bytes) is {max_bytes}"
-    raise RayServeBadAnswer(message, response.status)
 
 
 def _decoded(answer: bytes, request: str, response: aiohttp.ClientResponse) -> Any:
