@@ -80,6 +80,10 @@ EARLIEST_EVENT_SECONDS = 2.0  # after a trigger starts: Airflow 3.3.2 fails task
 UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
 PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, which Ray forgets after ten minutes
 
+# Old records of jobs (client/jobs/records.py)
+RETENTION_SECONDS = 3600.0  # between two times that a process deletes them: the list that it takes is expensive
+RECORDS_AT_ONCE = 1000  # records that are deleted then, about 5 ms each
+
 # Waiting for Serve (client/serving/application.py, hooks/ray.py, fan_out/cluster_tasks.py)
 SERVE_INTERVAL_SECONDS = 2.0  # longest time between two checks of an application, if the author sets none
 ROUTE_LOOKS = 16  # before a call, each on its own connection: 1 in 32,768 times, all reach one of two proxies

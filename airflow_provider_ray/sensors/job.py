@@ -146,7 +146,7 @@ class RayJobSensor(BaseSensorOperator):
         )
 
     def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.api.job_spec import check_submission_id
+        from airflow_provider_ray.client.api.job_spec import check_known_id
         from airflow_provider_ray.client.errors import RayConfigError
         from airflow_provider_ray.client.values import check_strings
 
@@ -154,6 +154,6 @@ class RayJobSensor(BaseSensorOperator):
             got = "both" if self.submission_id else "neither"
             raise RayConfigError("submission_id and metadata", got, "one of them")
         if self.submission_id:
-            check_submission_id(self.submission_id)
+            check_known_id(self.submission_id)
         else:
             check_strings("metadata", self.metadata)

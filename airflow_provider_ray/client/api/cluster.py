@@ -8,7 +8,7 @@ import msgspec
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.decoding import decoded_rows
-from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node
+from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Word
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Authentication(msgspec.Struct):
-    authentication_mode: str
+    authentication_mode: Word
 
 
 class _Metadata(msgspec.Struct):
@@ -24,7 +24,7 @@ class _Metadata(msgspec.Struct):
 
 
 class _Python(msgspec.Struct, rename="camel"):
-    python_version: str
+    python_version: Word
 
 
 class _Status(msgspec.Struct):
@@ -40,6 +40,11 @@ class Cluster:
 
     def __init__(self, http: Http) -> None:
         self._http = http
+
+    @property
+    def url(self) -> str:
+        """Address of the dashboard."""
+        return self._http.base_url
 
     async def version(self) -> ClusterVersion:
         """Version of Ray on the head.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from airflow_provider_ray.client.values import as_json, check_strings, number, u
 # Ray hands the entrypoint to `sh -c` as one argument; Linux caps one argument at 128 KiB (MAX_ARG_STRLEN).
 ENTRYPOINT_LIMIT_BYTES = 128 * 1024 - 1
 SUBMISSION_ID_LIMIT = 200
+# Ray's head passes the request on with the fields that are null, and its agent takes 1 MiB, aiohttp's default
+# (client_max_size, Ray 2.49-2.60).
+REQUEST_LIMIT_BYTES = 1024 * 1024 - 512
 # Ray cannot store longer ones: the name of the log file has 255 bytes.
 KNOWN_ID_LIMIT = 255
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -57,6 +61,7 @@ class JobSpec:
         as_json("runtime_env", dict(self.runtime_env))
         if self.entrypoint_label_selector is not None:
             check_strings("entrypoint_label_selector", self.entrypoint_label_selector)
+        _check_size(self)
 
     def to_json(self) -> dict[str, Any]:
         """The request's body; Ray rejects unknown keys, including those that an older release does not know yet."""
@@ -125,6 +130,16 @@ def _check_entrypoint(entrypoint: Any) -> None:
     if size > ENTRYPOINT_LIMIT_BYTES:
         expected = f"at most {ENTRYPOINT_LIMIT_BYTES} with the parameters; pass larger input as a file or URI"
         raise RayConfigError("entrypoint", f"{size} bytes", expected)
+
+
+def _check_size(spec: JobSpec) -> None:
+    """Ray answers a request that is too large with a 500 that says nothing of the limit."""
+    sizes = {name: len(json.dumps(value, default=str)) for name, value in spec.to_json().items()}
+    size = len(json.dumps(dict.fromkeys(sizes, ""))) + sum(sizes.values())
+    if size > REQUEST_LIMIT_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        expected = f"at most {REQUEST_LIMIT_BYTES}, which Ray takes in all; pass larger input as a file or URI"
+        raise RayConfigError(largest, f"{sizes[largest]} of the {size} bytes of the job as JSON", expected)
 
 
 def _check_local_paths(runtime_env: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.decoding import decoded_rows
 from airflow_provider_ray.client.api.job_spec import JobSpec, check_known_id
 from airflow_provider_ray.client.api.models import ROW_LIMIT, JobDetails
-from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
+from airflow_provider_ray.client.states import FAILED, PENDING, RUNNING, STOPPED, SUCCEEDED
 
 if TYPE_CHECKING:
     import aiohttp
@@ -88,7 +88,14 @@ class Jobs:
         """
         return await self._rows([("status", "!=", status) for status in (SUCCEEDED, FAILED, STOPPED)])
 
-    async def _rows(self, filters: Sequence[tuple[str, str, str]]) -> Sequence[JobDetails]:
+    async def ended(self, limit: int) -> Sequence[JobDetails]:
+        """Some of the jobs that have ended, for clusters that have too many to list them all.
+
+        :param limit: how many at most.
+        """
+        return await self._rows([("status", "!=", status) for status in (PENDING, RUNNING)], limit)
+
+    async def _rows(self, filters: Sequence[tuple[str, str, str]], limit: int = ROW_LIMIT) -> Sequence[JobDetails]:
         """Jobs that the state API selects by key, predicate and value."""
         names = ("filter_keys", "filter_predicates", "filter_values")
         wanted = [pair for each in filters for pair in zip(names, each, strict=True)]
@@ -98,7 +105,7 @@ class Jobs:
             list[JobDetails],
             most=pacing.LIST_BYTES,
             decode=decoded_rows,
-            params=[("detail", "1"), ("limit", str(ROW_LIMIT)), *wanted],
+            params=[("detail", "1"), ("limit", str(limit)), *wanted],
             timeout=self._http.list_timeout,
         )
 

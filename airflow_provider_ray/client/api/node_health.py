@@ -64,7 +64,9 @@ class NodeHealth:
         if node_id == pending:
             return "it has not started, and the head node of its cluster is dead"
         node = self._nodes.get(node_id)
-        state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "no longer in the cluster"
+        state = (
+            f"{node.state} ({(node.state_message or 'no reason given')[:1000]})" if node else "no longer in the cluster"
+        )
         return f"the node {node_id} of its driver is {state}"
 
     async def close(self) -> None:

@@ -164,7 +164,7 @@ class ServeRoute:
         if len(answers) > 1:
             self._check_alone(base_url, is_mixed=bool(strange))
         if strange:
-            self.missing = f"the proxy at {base_url} has the routes {sorted(strange[0])}"
+            self.missing = f"the proxy at {base_url} has the routes {sorted(strange[0])!s:.2000}"
             return None
         return f"{base_url}{prefix}{self._path if self._path != '/' or not prefix else ''}"
 
