@@ -12,6 +12,7 @@ TEST_MODULES = sorted(path.relative_to(UNIT) for path in UNIT.rglob("test_*.py")
 # Tests of no single module, and tests of one module that are too many for one file.
 EXCEPTIONS = {
     "test_mirror.py",
+    "test_fuzz.py",
     "client/test_imports.py",
     "client/api/test_tls.py",  # http
     "client/jobs/test_upload.py",  # packaging

@@ -50,14 +50,17 @@ _LATER = frozenset({408, 425, 429})
 _WRAPPED = re.compile(
     r"""
     \bstatus(?:\ code)?[ :=]{1,3}(4\d\d)\b   # Request failed with status code 413: ...
-    | \b(4\d\d)[ :,-]{1,3}([A-Za-z][A-Za-z ]+)  # 413: Request Entity Too Large
+    | \b(4\d\d)(?:,\ message='|[ :,-]{1,3})([A-Za-z][A-Za-z ]+)  # 413: Request Entity Too Large
     | \bHTTP([A-Z][A-Za-z]+)                     # aiohttp.web_exceptions.HTTPRequestEntityTooLarge: ...
     """,
     re.VERBOSE,
 )
-# Their reason phrases in one spelling; aiohttp has those of before RFC 9110.
+# Their reason phrases in one spelling; aiohttp and Python up to 3.12 have those of before RFC 9110.
 _REFUSALS = {each.phrase.lower().replace(" ", ""): each.value for each in HTTPStatus if 400 <= each < 500} | {
     "requestentitytoolarge": 413,
+    "contenttoolarge": 413,
+    "uritoolong": 414,
+    "unprocessablecontent": 422,
     "requesturitoolong": 414,
     "requestedrangenotsatisfiable": 416,
     "unprocessableentity": 422,

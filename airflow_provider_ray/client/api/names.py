@@ -61,7 +61,8 @@ class Resolver(AbstractResolver):
             async with asyncio.timeout(self._within):
                 found = await asyncio.wrap_future(_looked_up((host, port, family)))
         except TimeoutError as error:
-            raise OSError(f"no answer from the name server within {self._within:g} s") from error
+            reason = f"no answer from the name server within {self._within:g} s"
+            raise socket.gaierror(socket.EAI_AGAIN, reason) from error
         return [_result(host, *each) for each in found]
 
     async def close(self) -> None:
