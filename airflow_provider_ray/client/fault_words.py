@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayError, RayNotADashboard, RayRequestError
 
-# Ray 2.60 keeps the records of all jobs, and each list reads all of them.
-MANY_RECORDS = (
-    "the list of jobs takes too long or is too large; 'airflow ray jobs clean' deletes old records, which Ray keeps"
-)
+# What a list of jobs that is slow or too large points to: each list reads all records, and Ray 2.60 keeps them all.
+MANY_RECORDS = "the cluster may keep many records of jobs ('airflow ray jobs clean' deletes old ones)"
 _ANSWERS = {
     401: "the cluster requires a token, and the connection has none (401)",
     403: "the cluster rejected the connection's token (403)",

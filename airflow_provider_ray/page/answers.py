@@ -114,9 +114,8 @@ def _fault(answer: SharedAnswer[Any]) -> str | None:
 
 
 def _jobs_fault(error: Exception) -> str:
-    """A slow list means many records, not a cluster that does not answer."""
-    is_late = isinstance(error, TimeoutError | RayAnswerTooLarge)
-    return fault_words.MANY_RECORDS if is_late else fault_in_words(error)
+    is_hinted = isinstance(error, TimeoutError | RayAnswerTooLarge)
+    return f"{fault_in_words(error)}; {fault_words.MANY_RECORDS}" if is_hinted else fault_in_words(error)
 
 
 def _age(moment: float | None) -> float | None:

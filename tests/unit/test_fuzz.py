@@ -264,6 +264,11 @@ def on_the_wire() -> dict[str, bytes]:
 WIRE = on_the_wire()
 
 
+def instead_of(path: str, text: bytes) -> Answer:
+    """Sound answers, except on one path."""
+    return lambda method, asked: reply(text) if asked == path else sound(method, asked)
+
+
 @pytest.fixture
 def hostile() -> Iterator[Hostile]:
     with Hostile() as server:
@@ -314,7 +319,7 @@ async def test_a_route_gives_a_value_or_an_error_of_ours(hostile: Hostile, route
         for number in range(MUTATIONS_PER_ROUTE):
             place = () if number < MUTATIONS_PER_ROUTE // 4 else chosen.choice(found)
             text = with_value(body, place, chosen.choice(VALUES))
-            hostile.answer = lambda method, asked, text=text: reply(text) if asked == path else sound(method, asked)
+            hostile.answer = instead_of(path, text)
             await ask(client, route)
 
 

@@ -122,7 +122,7 @@ async def read_capacity(cluster: Cluster, submissions: Jobs) -> Capacity:
             nodes = asking.create_task(_second_to(version, cluster.nodes()))
             python_version = asking.create_task(_if_told(cluster.python_version(), "python_version", unknown))
             status = asking.create_task(_if_told(cluster.status(), "usage", unknown))
-            jobs = asking.create_task(_if_told(submissions.active(), "jobs", unknown, late=MANY_RECORDS))
+            jobs = asking.create_task(_if_told(submissions.active(), "jobs", unknown, MANY_RECORDS))
     except BaseExceptionGroup as faults:
         raise faults.exceptions[0] from None
     head_alive = has_living_head(nodes.result())
@@ -159,24 +159,20 @@ async def _second_to(version: Awaitable[object], asking: Awaitable[T]) -> T:
         raise
 
 
-async def _if_told(
-    asking: Awaitable[T], what: str, unknown: dict[str, str], late: str = "no response in time"
-) -> T | None:
+async def _if_told(asking: Awaitable[T], what: str, unknown: dict[str, str], hint: str | None = None) -> T | None:
     """An answer that is not needed; without one, the reason becomes part of what is unknown.
 
-    :param late: the reason when it does not come within ``pacing.DETAIL_SECONDS``, or is too large.
+    :param hint: what it points to when the answer is late or too large.
     """
     try:
         async with asyncio.timeout(pacing.DETAIL_SECONDS):
             return await asking
     except TimeoutError:
-        unknown[what] = f"{late} ({pacing.DETAIL_SECONDS:g} s)"
-    except RayAnswerTooLarge as error:
-        log.debug("Unknown %s: %s", what, error)
-        unknown[what] = late
+        unknown[what] = "; ".join(filter(None, (f"no response within {pacing.DETAIL_SECONDS:g} s", hint)))
     except RayRequestError as error:
         log.debug("Unknown %s: %s", what, error)
-        unknown[what] = in_words(error)
+        is_hinted = isinstance(error, RayAnswerTooLarge)
+        unknown[what] = "; ".join(filter(None, (in_words(error), hint if is_hinted else None)))
     return None
 
 

@@ -182,7 +182,7 @@ def test_only_what_is_given_is_sent() -> None:
         ("runtime_env", {"config": {"a": ["x"] * 300_000}}),
     ],
 )
-def test_a_job_that_rays_agent_would_not_take_is_refused_with_its_size(field: str, value: dict[str, Any]) -> None:
+def test_a_job_that_rays_agent_would_not_take_is_refused_with_its_size(field: str, value: Any) -> None:
     with pytest.raises(RayConfigError, match=rf"{field}: got \d+ of the \d+ bytes .* at most 1048064"):
         JobSpec(entrypoint="true", submission_id="j1", **{field: value})
 

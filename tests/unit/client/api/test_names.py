@@ -110,8 +110,8 @@ async def test_addresses_are_found_as_by_aiohttp() -> None:
     from aiohttp.resolver import ThreadedResolver
 
     for family in (socket.AF_UNSPEC, socket.AF_INET):
-        ours = await names.Resolver(5).resolve("localhost", 80, family)  # type: ignore[arg-type]
-        theirs = await ThreadedResolver().resolve("localhost", 80, family)  # type: ignore[arg-type]
+        ours = await names.Resolver(5).resolve("localhost", 80, family)
+        theirs = await ThreadedResolver().resolve("localhost", 80, family)
         assert [(each["host"], each["port"], each["family"]) for each in ours] == [
             (each["host"], each["port"], each["family"]) for each in theirs
         ]

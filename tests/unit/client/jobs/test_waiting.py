@@ -473,7 +473,7 @@ async def test_a_job_that_succeeds_while_it_is_given_up_is_not_lost(
 
 @pytest.mark.parametrize("ends", [{"timeout": 1.0}, {"startup_timeout": 1.0}])
 async def test_nodes_that_hang_do_not_hold_up_a_deadline(
-    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, ends: dict[str, float]
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, ends: Any
 ) -> None:
     monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.2)
     monkeypatch.setattr(pacing, "NODES_ANSWER_SECONDS", 30.0)
