@@ -10,7 +10,8 @@
     │   │   └── RayAuthLapsed             the cluster accepted the credentials before
     │   ├── RayNotFound               404
     │   ├── RayRequestRefused         any other 4xx, a redirect, or an untrusted certificate
-    │   └── RayNotADashboard          something other than Ray's dashboard answered
+    │   ├── RayNotADashboard          something other than Ray's dashboard answered
+    │   └── RayAnswerTooLarge         an answer has more bytes than answers to this request may have
     ├── RayJobError               a job did not succeed
     │   ├── RayJobFailed
     │   ├── RayJobStopped
@@ -110,7 +111,8 @@ class RayRequestError(RayError):
     about_credentials = False
 
     def __init__(self, request: str, reason: str, status: int | None = None) -> None:
-        super().__init__(f"{request}: {reason}")
+        # The reason may hold what a cluster sent, and the error may become part of an event, a log or an XCom.
+        super().__init__(sanitized(f"{request}: {reason}"))
         self.status = status
 
 
@@ -156,6 +158,20 @@ class RayRequestRefused(RayRequestError):
 
 class RayNotADashboard(RayRequestError):
     """Something other than a Ray dashboard answers at this address."""
+
+
+class RayAnswerTooLarge(RayRequestError):
+    """An answer has more bytes than answers to this request may have.
+
+    :param request: method and URL, without credentials.
+    :param size: how many bytes were announced; None when they were counted until there were too many.
+    :param most: how many bytes are accepted.
+    :param status: HTTP status of the answer.
+    """
+
+    def __init__(self, request: str, size: int | None, most: int, status: int) -> None:
+        has = f"more than {most}" if size is None else str(size)
+        super().__init__(request, f"the answer has {has} bytes, at most {most} are accepted", status)
 
 
 class KnownJob(Protocol):

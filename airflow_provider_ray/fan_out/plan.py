@@ -11,10 +11,15 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.errors import RayConfigError, RayError
-from airflow_provider_ray.client.values import number, plain, whole_number
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
+from airflow_provider_ray.client.values import RESOURCES, number, plain, whole_number
 from airflow_provider_ray.compat.templates import value_of
-from airflow_provider_ray.fan_out.division import divide_items, divide_range, read_weights, weighted_shares
+from airflow_provider_ray.fan_out.division import (
+    divide_items,
+    divide_range,
+    read_weights,
+    weighted_shares,
+)
 from airflow_provider_ray.fan_out.faults import without_secrets
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.stopping import log_stopped
@@ -146,7 +151,7 @@ class Participants:
 
         :param weights: how much each resource counts; None or ``{}`` for equal shares.
         :param capacity: divide by ``free`` or ``total`` resources.
-        :raises RayClusterUnavailable: when no cluster is healthy.
+        :raises RayClusterUnavailable: when no cluster is healthy, or only an unavailable one may have what is weighted.
         :raises RayConfigError: when the weights cannot work.
         """
         if not self.capacities:
@@ -154,6 +159,7 @@ class Participants:
         weights = read_weights(value_of(weights))
         if not weights:
             return dict.fromkeys(self.capacities, 1 / len(self.capacities))
+        self._check_known(weights)
         totals = [each.total for each in self.capacities.values()]
         free = [each.free or {} for each in self.capacities.values()]
         shares = weighted_shares(free if capacity == "free" else totals, weights, known=totals)
@@ -161,8 +167,22 @@ class Participants:
             log.warning("No cluster reports free resources; dividing the work by their total resources")
             shares = weighted_shares(totals, weights)
         if not any(shares):
+            self.raise_fault()
             raise RayConfigError("weights", repr(dict(weights)), "a resource that at least one of the clusters has")
         return dict(zip(self.capacities, shares, strict=True))
+
+    def _check_known(self, weights: Mapping[str, float]) -> None:
+        """Put up with a resource that no healthy cluster has, as long as an unavailable one may have it.
+
+        :raises RayClusterUnavailable: naming the resource and the cluster.
+        """
+        known = set(RESOURCES).union(*(each.total for each in self.capacities.values()))
+        unknown = sorted(set(weights) - known)
+        if unknown and self.faults:
+            reasons = "; ".join(f"{conn_id!r}: {fault}" for conn_id, fault in self.faults.items())
+            raise RayClusterUnavailable.from_message(
+                f"No cluster that is available has {unknown}, which weights name. Unavailable: {reasons}"
+            )
 
     def check(self, *, allow_same_cluster: bool, serving: bool) -> None:
         """Reject connections that lead to the same cluster, and clusters that could answer for each other.

@@ -161,7 +161,7 @@ class RayJobSensor(BaseSensorOperator):
 
     def _target(self) -> dict[str, Any]:
         """Which job is meant: its id, or entries of its metadata."""
-        from airflow_provider_ray.client.api.job_spec import check_submission_id
+        from airflow_provider_ray.client.api.job_spec import check_known_id
         from airflow_provider_ray.client.errors import RayConfigError
         from airflow_provider_ray.client.values import strings
 
@@ -169,6 +169,6 @@ class RayJobSensor(BaseSensorOperator):
             got = "both" if self.submission_id else "neither"
             raise RayConfigError("submission_id and metadata", got, "one of them")
         if self.submission_id:
-            check_submission_id(self.submission_id)
+            check_known_id(self.submission_id)
             return {"submission_id": self.submission_id}
         return {"metadata": strings("metadata", value_of(self.metadata))}

@@ -14,6 +14,7 @@ EXCEPTIONS = {
     "test_docs.py",
     "test_mirror.py",
     "test_wheel.py",
+    "test_fuzz.py",
     "client/test_imports.py",
     "client/api/test_tls.py",  # http
     "client/jobs/test_upload.py",  # packaging

@@ -19,8 +19,9 @@ ENTRYPOINT_LIMIT_BYTES = 128 * 1024 - 1
 # for which Linux has the same limit. Ray adds its own variables, defaults and ids, and we the URI of a package. A job
 # above the limit stays PENDING and cannot be stopped.
 CONFIG_LIMIT_BYTES = ENTRYPOINT_LIMIT_BYTES - 4 * 1024
-# The limit of Ray's dashboard agent for the entire request (Ray 2.49-2.60).
-REQUEST_LIMIT_BYTES = 1024 * 1024
+# Ray's head passes the request on with the fields that are null, and its agent takes 1 MiB, aiohttp's default
+# (client_max_size, Ray 2.49-2.60).
+REQUEST_LIMIT_BYTES = 1024 * 1024 - 512
 # Ray refuses its own resources among the custom ones.
 OWN_ARGUMENTS = {
     "CPU": "the argument entrypoint_num_cpus",
@@ -31,6 +32,8 @@ OWN_ARGUMENTS = {
 # Ray counts resources in steps of this size, and refuses less.
 SMALLEST_AMOUNT = 0.0001
 SUBMISSION_ID_LIMIT = 200
+# Ray cannot store longer ones: the name of the log file has 255 bytes.
+KNOWN_ID_LIMIT = 255
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -140,6 +143,20 @@ def check_submission_id(submission_id: Any) -> None:
     ):
         expected = f"1 to {SUBMISSION_ID_LIMIT} of the characters A-Z a-z 0-9 _ . -, beginning with a letter or digit"
         raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
+
+
+def check_known_id(submission_id: Any) -> None:
+    """Reject what cannot be the id of a job that exists; jobs that others submit may have ids that we do not create.
+
+    :raises RayConfigError: see above.
+    """
+    expected = "the id of a job"
+    if not isinstance(submission_id, str) or not submission_id:
+        raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
+    utf8("submission_id", submission_id)
+    if submission_id in (".", "..") or len(submission_id) > KNOWN_ID_LIMIT:
+        # It would become another path, or one that no server takes.
+        raise RayConfigError("submission_id", repr(submission_id)[:250], f"{expected}, of at most {KNOWN_ID_LIMIT}")
 
 
 def _check_entrypoint(entrypoint: Any) -> None:

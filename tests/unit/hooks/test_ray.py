@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -225,3 +226,28 @@ def test_a_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
         assert RayHook("fake").submit_job("true")
         basic = base64.b64encode(b"user:pass phrase").decode()
         assert redact(f"a pass phrase b {basic} c t0ken-of-ray") == "a *** b *** c ***"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"extra": [1]}, "extra: got JSON of type list; expected a JSON object"),
+        ({"extra": "7"}, "extra: got JSON of type int"),
+        ({"extra": '"s3cret"'}, "extra: got JSON of type str"),
+        ({"extra": '{"serve_token": "s3cret'}, "extra: got text that is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_connection_that_is_broken_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], error: str, is_async: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", json.dumps({"conn_type": "ray", "host": "x", **fields}))
+    with pytest.raises(errors.RayConfigError, match=f"connection 'broken'.*{error}") as caught:
+        asyncio.run(RayHook("broken").aget_config()) if is_async else RayHook("broken").get_config()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [None, "", "{}", "null", {}, " {} "])
+def test_a_connection_without_extras_is_fine(monkeypatch: pytest.MonkeyPatch, extra: Any) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PLAIN", json.dumps({"conn_type": "ray", "host": "x", "extra": extra}))
+    assert RayHook("plain").get_config().url == "http://x:8265"
