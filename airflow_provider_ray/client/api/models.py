@@ -54,9 +54,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def _shorten(answer: JobDetails | Application, message: str | None) -> None:
-    """Cut off a message as it enters: it becomes part of events, errors and logs."""
+    """Cut a message as it enters, in its middle: it becomes part of events, errors and logs."""
     if message is not None and len(message) > MESSAGE_LENGTH:
-        msgspec.structs.force_setattr(answer, "message", f"{message[:MESSAGE_LENGTH]}… ({len(message)} characters)")
+        half, left_out = MESSAGE_LENGTH // 2, len(message) - MESSAGE_LENGTH
+        shortened = f"{message[:half]}\n… {left_out} characters left out …\n{message[-half:]}"
+        msgspec.structs.force_setattr(answer, "message", shortened)
 
 
 class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "start_time", "end_time_ms": "end_time"}):

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from airflow.cli import cli_parser
 
-from airflow_provider_ray.client.jobs.submission import NONCE_KEY
+from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, NONCE_KEY
 from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.fake_dashboard.state import Job
 from tests.unit.conftest import connect
 
 DAY = 86_400.0
+OURS = {NONCE_KEY: "n", INSTALLATION_KEY: "prod"}
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +27,11 @@ def process_context(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hpc(monkeypatch: pytest.MonkeyPatch, fake: FakeDashboard) -> FakeDashboard:
     """A cluster with jobs that ended 1 to 5 days ago."""
+    monkeypatch.setenv("AIRFLOW__RAY__INSTALLATION", "prod")
     connect(monkeypatch, "hpc", fake, extra={"labels": {"site": "hpc"}})
     for days in range(1, 6):
         age = days * DAY + 60
-        body = {"entrypoint": "true", "submission_id": f"j{days}", "metadata": {NONCE_KEY: "n"}}
+        body = {"entrypoint": "true", "submission_id": f"j{days}", "metadata": OURS}
         submitted_ms = int((time.time() - age) * 1000)
         fake.jobs[f"j{days}"] = Job(body, Outcome(), submitted=time.monotonic() - age, submitted_ms=submitted_ms)
     return fake

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, REQUEST_LIMIT_BYTES, JobSpec, command
+from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.errors import RayConfigError
 
 AWKWARD = [
@@ -171,25 +171,3 @@ def test_only_what_is_given_is_sent() -> None:
         "entrypoint_resources": {"TPU": 1},
         "entrypoint_label_selector": {"zone": "a"},
     }
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("metadata", {"note": "x" * 1_060_000}),
-        ("metadata", {"note": "é" * 180_000}),
-        ("runtime_env", {"env_vars": {f"V{number}": "x" * 100_000 for number in range(11)}}),
-        ("runtime_env", {"config": {"a": ["x"] * 300_000}}),
-    ],
-)
-def test_a_job_that_rays_agent_would_not_take_is_refused_with_its_size(field: str, value: Any) -> None:
-    with pytest.raises(RayConfigError, match=rf"{field}: got \d+ of the \d+ bytes .* at most 1048064"):
-        JobSpec(entrypoint="true", submission_id="j1", **{field: value})
-
-
-def test_a_job_as_large_as_rays_agent_takes_is_accepted() -> None:
-    spec = JobSpec(entrypoint="true", submission_id="j1", metadata={"note": "x" * (REQUEST_LIMIT_BYTES - 100)})
-    size = len(json.dumps(spec.to_json()))
-    assert REQUEST_LIMIT_BYTES - 200 < size <= REQUEST_LIMIT_BYTES
-    with pytest.raises(RayConfigError, match="at most"):
-        JobSpec(entrypoint="true", submission_id="j1", metadata={"note": "x" * REQUEST_LIMIT_BYTES})

@@ -147,7 +147,7 @@ def test_the_largest_that_fits() -> None:
 
 
 def test_a_request_over_the_limit_of_ray() -> None:
-    with pytest.raises(RayConfigError, match=r"^the job: got \d{7} bytes as JSON; expected at most 1048576"):
+    with pytest.raises(RayConfigError, match=r"^the job: got \d{7} bytes as JSON; expected at most 1048064"):
         JobSpec.given(
             entrypoint="true", submission_id="j1", entrypoint_resources={"x" * 100 + str(i): 1 for i in range(10_000)}
         )
