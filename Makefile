@@ -18,11 +18,12 @@ PYTEST := $(BIN)/python -m pytest
 PROCESSES := 6
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit test-rest test-all chaos check lint format types imports demo up down bench lock screenshots clean
+.PHONY: help setup setup-ray249 setup-google setup-browser setup-postgres test test-unit test-rest test-all chaos check lint format types imports demo up status down bench lock screenshots clean
 
 help:
 	@echo 'make demo [CONF=...]  run the demo from start to finish: three Ray clusters, Airflow, one Dag run, teardown'
 	@echo 'make up, make down    start the demo and leave it running, so that you can explore the UI; stop it'
+	@echo 'make status           say where the demo runs and how to log in'
 	@echo
 	@echo 'make test             unit tests with coverage, contract tests, and one end-to-end run of each kind (minutes)'
 	@echo 'make test-unit        only the tests that start neither Ray nor Airflow'
@@ -68,7 +69,8 @@ $(SETUP_GOOGLE): locks/google-$(PY).txt | supported
 # An environment of another Python version is replaced; one of the same version is kept.
 define virtual_environment
 	@if ls -d $(1)/.setup-* >/dev/null 2>&1 && [ ! -e $(1)/.setup-$(PY) ]; then rm -rf $(1); fi
-	$(PYTHON) -m venv $(1)
+	@echo 'Creating $(1) from $<: several minutes, most of them downloading'
+	@$(PYTHON) -m venv $(1)
 endef
 
 .PHONY: supported
@@ -117,6 +119,9 @@ demo: setup
 
 up: setup
 	$(BIN)/python -m dev.demo up
+
+status: setup
+	@$(BIN)/python -m dev.demo status
 
 down: setup
 	$(BIN)/python -m dev.demo down

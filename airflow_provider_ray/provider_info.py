@@ -39,16 +39,18 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_provider_ray.hooks.ray.RayHook",
                 "hook-name": "Ray",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login"],
+                    "hidden-fields": [],
                     "relabeling": {
                         "host": "Dashboard address",
                         "schema": "Scheme",
-                        "password": "Cluster token",
+                        "login": "Proxy user",
+                        "password": "Cluster token, or the proxy user's password",
                     },
                     "placeholders": {
                         "host": "ray-head.example or https://ray.example/prefix",
                         "port": "8265",
                         "schema": "http",
+                        "login": "only if a proxy demands HTTP basic authentication",
                         "password": "only if the cluster uses token authentication",
                     },
                 },
@@ -66,6 +68,9 @@ def _options() -> dict[str, Any]:
     """Return the options in the section ``[ray]``; :mod:`airflow_provider_ray.hooks.options` applies them."""
     return {
         "fault_budget": _option("float", "120.0", "How long to retry transient errors of a cluster, in seconds."),
+        "auth_budget": _option(
+            "float", "300.0", "How long to sit out rejected credentials that a cluster accepted before, in seconds."
+        ),
         "answer_timeout": _option(
             "float", "10.0", "Seconds after which a cluster counts as unavailable when several are queried at once."
         ),
@@ -111,6 +116,12 @@ def _connection_fields() -> dict[str, Any]:
         "client_cert": _field("Client certificate", "Path to a PEM file, for mutual TLS.", "string"),
         "client_key": _field("Client key", "Path to the private key, unless it is in the certificate file.", "string"),
         "path_prefix": _field("Path prefix", "Path under which a proxy serves the dashboard, such as /ray.", "string"),
+        "cluster_token": _field(
+            "Cluster token",
+            "Only with a proxy user: the token, which then goes into X-Ray-Authorization.",
+            "string",
+            format="password",
+        ),
         "auth_headers": _field("Headers", "Additional headers for the dashboard, as a JSON object.", "object"),
         "connect_timeout": _field("Connect timeout (s)", "Default: 5.", "number", exclusiveMinimum=0),
         "read_timeout": _field("Read timeout (s)", "Default: 30.", "number", exclusiveMinimum=0),

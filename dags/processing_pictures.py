@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 STATISTICS = ("seed", "name", "priority", "length")
-COLUMNS = 2
-CLUSTER_INCHES = (8.0, 7.0)
+WIDTH_INCHES, CLUSTER_INCHES, BAR_INCHES, MARGIN_INCHES = 16.0, 4.0, 0.45, 1.4
+FONT_POINTS = 13
 # Browsers cannot show a larger picture in full.
-CLUSTERS_DRAWN = 20
+CLUSTERS_DRAWN = 40
 
 
 class DrawSummaries(BaseOperator):
@@ -44,26 +44,27 @@ class DrawSummaries(BaseOperator):
 
 
 def draw(merged: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
-    """A PNG that compares the planned share of each cluster with the time taken, and has four plots for each cluster.
+    """A PNG that compares the planned share of each cluster with the time taken, and has a row of plots per cluster.
 
     :param merged: result of a fan-out by connection id.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    parts = {name: part for name, part in _parts(merged).items() if part["output"]}
-    drawn = list(parts)[:CLUSTERS_DRAWN]
-    rows = 1 + -(-len(drawn) // COLUMNS)
-    width, height = CLUSTER_INCHES
-    figure = Figure(figsize=(COLUMNS * width, rows * height), layout="constrained")
-    left_out = f", {len(drawn)} of {len(parts)} clusters shown" if len(parts) > len(drawn) else ""
-    figure.suptitle(f"{title}{left_out}", fontsize=16)
-    overview, *fields = figure.subfigures(rows, 1, squeeze=False).flat
-    _overview(overview, merged)
-    for row, names in zip(fields, (drawn[i : i + COLUMNS] for i in range(0, len(drawn), COLUMNS)), strict=True):
-        for place, name in zip(row.subfigures(1, COLUMNS), names, strict=False):
-            _summaries(place, name, parts[name]["output"]["output"])
+    parts = _parts(merged)
+    answers = {name: part["output"]["output"] for name, part in parts.items() if part["output"]}
+    drawn = list(answers)[:CLUSTERS_DRAWN]
+    left_out = f", {len(drawn)} of {len(answers)} clusters shown" if len(answers) > len(drawn) else ""
+    heights = [MARGIN_INCHES + BAR_INCHES * len(parts), *[CLUSTER_INCHES] * len(drawn)]
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=72)
+    with rc_context({"font.size": FONT_POINTS}):
+        figure = Figure(figsize=(WIDTH_INCHES, sum(heights)), layout="constrained")
+        figure.suptitle(f"{title}{left_out}", fontsize=FONT_POINTS + 5)
+        overview, *rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+        _overview(overview, parts)
+        for place, name in zip(rows, drawn, strict=True):
+            _summaries(place, name, answers[name])
+        figure.savefig(buffer, format="png", dpi=72)
     return buffer.getvalue()
 
 
@@ -77,16 +78,15 @@ def _parts(merged: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, An
     return parts
 
 
-def _overview(place: SubFigure, merged: Mapping[str, Mapping[str, Any]]) -> None:
+def _overview(place: SubFigure, parts: Mapping[str, Mapping[str, Any]]) -> None:
     """The planned share next to the time taken, one row per cluster, in order from the top."""
-    parts = _parts(merged)
     names = [name if part["status"] == "SUCCEEDED" else f"{name}: {part['status']}" for name, part in parts.items()]
     columns = {
-        "planned share of the work (%)": [100 * part["share"] for part in parts.values()],
-        "time taken (s)": [part["seconds"] or 0.0 for part in parts.values()],
+        "Planned share of the work (%)": [100 * part["share"] for part in parts.values()],
+        "Time taken (s)": [part["seconds"] or 0.0 for part in parts.values()],
     }
     for axes, (title, values) in zip(place.subplots(1, 2, sharey=True), columns.items(), strict=True):
-        axes.bar_label(axes.barh(names, values, color="tab:blue"), fmt="%.1f", padding=4)
+        axes.bar_label(axes.barh(names, values, height=0.5, color="tab:blue"), fmt="%.1f", padding=4)
         axes.set_title(title)
         axes.margins(x=0.12)
         axes.set_axisbelow(True)
@@ -95,15 +95,18 @@ def _overview(place: SubFigure, merged: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def _summaries(place: SubFigure, name: str, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Mean against variance for each statistic, one color per summary."""
-    place.suptitle(name, fontsize=14)
-    for axes, statistic in zip(place.subplots(2, 2).flat, STATISTICS, strict=True):
-        axes.scatter(
+    """Mean against variance for each statistic; the colors tell the summaries apart."""
+    place.suptitle(name, fontsize=FONT_POINTS + 3)
+    panels = place.subplots(1, len(STATISTICS))
+    for axes, statistic in zip(panels, STATISTICS, strict=True):
+        points = axes.scatter(
             [mean for summary in summaries for mean in summary[statistic]["mean"]],
             [variance for summary in summaries for variance in summary[statistic]["variance"]],
-            c=[index for index, summary in enumerate(summaries) for _ in summary["batches"]],
+            c=[index for index, summary in enumerate(summaries, start=1) for _ in summary["batches"]],
             cmap="turbo",
             alpha=0.7,
         )
-        axes.set(title=statistic, xlabel="mean", ylabel="variance")
+        axes.set(title=f"{statistic.capitalize()} of a batch", xlabel="mean")
         axes.grid(visible=True)
+    panels[0].set_ylabel("variance")
+    place.colorbar(points, ax=panels, label="summary", pad=0.01)

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from configparser import RawConfigParser
 from contextlib import suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
+from cryptography.fernet import Fernet
 
 from airflow_provider_ray.local.ports import is_free
 from dev.airflow_api import AirflowApi
@@ -27,6 +30,7 @@ HEALTH_NAMES = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 NOT_INHERITED = ("AIRFLOW", "RAY_", "PYTHON")
 FIRST_API_PORT, FIRST_LOG_PORT = 8080, 8793
 USER = "admin"
+CONFIG_FILE, PASSWORD_FILE = "airflow.cfg", "simple_auth_manager_passwords.json.generated"
 LOG_LINES = 20
 
 
@@ -94,7 +98,8 @@ class AirflowStack:
         if processes(self.home):
             raise StackError(f"an Airflow with home {self.home} is already running")
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        _write_private(self.home / "simple_auth_manager_passwords.json.generated", {USER: self._password})
+        _write_private(self.home / PASSWORD_FILE, json.dumps({USER: self._password}))
+        _write_private(self.home / CONFIG_FILE, self._config())
         self.command("db", "migrate")
         for name in self._wanted:
             self._components[name] = self._spawn(name)
@@ -252,11 +257,11 @@ class AirflowStack:
             "no_proxy": "127.0.0.1,localhost",
             # Without this, process titles overwrite the environment by which processes are found.
             "SPT_NOENV": "1",
-            **self._settings(),
             **self._environment,
         }
 
-    def _settings(self) -> dict[str, str]:
+    def _config(self) -> str:
+        """The text of ``airflow.cfg``, from which an Airflow command in any shell learns the same settings."""
         bundles = [
             {
                 "name": name,
@@ -265,22 +270,40 @@ class AirflowStack:
             }
             for name, path in self._bundles.items()
         ]
-        return {
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self._ports.api),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.log_folder),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._ports.worker_log),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._ports.trigger_log),
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
-            # Unchanged Dag files do not need to be parsed again every 30 seconds.
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
-        }
+        parser = RawConfigParser()
+        parser.read_dict(
+            {
+                "core": {
+                    "executor": "LocalExecutor",
+                    "parallelism": "4",
+                    "load_examples": "False",
+                    "test_connection": "Enabled",
+                    "simple_auth_manager_users": f"{USER}:admin",
+                    "fernet_key": Fernet.generate_key().decode(),
+                },
+                "database": {"sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}"},
+                "api": {
+                    "host": "127.0.0.1",
+                    "port": str(self._ports.api),
+                    "base_url": self.url,
+                    "secret_key": secrets.token_urlsafe(32),
+                },
+                "api_auth": {"jwt_secret": secrets.token_urlsafe(32)},
+                "logging": {
+                    "base_log_folder": str(self.log_folder),
+                    "worker_log_server_port": str(self._ports.worker_log),
+                    "trigger_log_server_port": str(self._ports.trigger_log),
+                },
+                "dag_processor": {
+                    "dag_bundle_config_list": json.dumps(bundles),
+                    # Unchanged Dag files do not need to be parsed again every 30 seconds.
+                    "min_file_process_interval": "300",
+                },
+            }
+        )
+        text = StringIO()
+        parser.write(text)
+        return text.getvalue()
 
 
 def _free_ports() -> _Ports:
@@ -289,10 +312,17 @@ def _free_ports() -> _Ports:
     return _Ports(api=api, worker_log=worker_log, trigger_log=trigger_log)
 
 
-def _write_private(path: Path, value: Mapping[str, object]) -> None:
-    """Write a JSON file that only its owner can read."""
+def login(home: Path) -> tuple[str, str]:
+    """Return the address of the UI and the password of ``admin``, as the Airflow with this home was started."""
+    config = RawConfigParser()
+    config.read(home / CONFIG_FILE)
+    return config["api"]["base_url"], json.loads((home / PASSWORD_FILE).read_text())[USER]
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
     with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as stream:
-        json.dump(value, stream)
+        stream.write(text)
 
 
 def _last_lines(text: str) -> str:

@@ -1,6 +1,6 @@
 """The demo: start three Ray clusters and Airflow, run the fan-out Dag once, and take everything down.
 
-Run as ``python -m dev.demo run|up|down``; all output goes below ``out/``.
+Run as ``python -m dev.demo run|up|status|down``; all output goes below ``out/``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from airflow_provider_ray import local
+from airflow_provider_ray.local.head import processes
 from dev import airflow_processes, airflow_stack
 from dev.airflow_processes import StackError
 from dev.airflow_stack import AirflowStack
@@ -44,18 +45,35 @@ def run(conf_text: str, directory: Path) -> int:
 
 
 def up(directory: Path) -> int:
-    """Start everything and leave it running."""
-    refuse_running(directory)
-    try:
-        stack = start(directory, Stopwatch())
-    except BaseException:
-        take_down(directory)
-        raise
-    print(f"\nAirflow:     {stack.url} (user {airflow_stack.USER}, password {stack.password})")
-    for cluster in local.load(directory / "ray"):
-        print(f"{cluster.name}: {cluster.url}")
-    print(f"Dag:         {stack.url}/dags/{DAG_ID}\nLogs:        {directory}\nStop with:   make down")
-    return 0
+    """Start everything and leave it running; if it is running already, say where."""
+    if not is_running(directory):
+        try:
+            start(directory, Stopwatch())
+        except BaseException:
+            take_down(directory)
+            raise
+    return status(directory)
+
+
+def status(directory: Path) -> int:
+    """Print where everything is and how to log in; the exit code is 1 if something is not running."""
+    if not is_running(directory):
+        print("Nothing is running; start it with:  make up")
+        return 1
+    home, clusters = directory / "airflow", local.status(directory / "ray")
+    has_airflow = bool(airflow_processes.processes(home))
+    if has_airflow:
+        url, password = airflow_stack.login(home)
+        print(f"Airflow:       {url} (user {airflow_stack.USER}, password {password})")
+        print(f"Demo Dag:      {url}/dags/{DAG_ID}")
+    else:
+        print("Airflow:       not running")
+    for cluster, state in clusters:
+        print(f"{cluster.name}:   {cluster.url} ({state})")
+    print(f"Your Dags:     save them in {DAGS}")
+    print(f"Airflow's CLI: AIRFLOW_HOME={home} {Path(sys.executable).with_name('airflow')} dags list")
+    print(f"Logs:          {directory}\nStop with:     make down")
+    return 0 if has_airflow and all(state == "running" for _, state in clusters) else 1
 
 
 def down(out: Path) -> int:
@@ -85,6 +103,7 @@ def start(directory: Path, watch: Stopwatch) -> AirflowStack:
 def take_down(directory: Path) -> None:
     """Stop everything in the directory; a second Ctrl-C does not interrupt this."""
     before = {number: signal.signal(number, _say_patience) for number in SIGNALS}
+    _tell("Stopping Airflow and the Ray clusters")
     try:
         airflow_processes.stop(directory / "airflow")
     finally:
@@ -95,10 +114,13 @@ def take_down(directory: Path) -> None:
                 signal.signal(number, handler)
 
 
+def is_running(directory: Path) -> bool:
+    """Whether any process of the Airflow or the clusters of this directory is left."""
+    return bool(airflow_processes.processes(directory / "airflow") or processes(local.load(directory / "ray")))
+
+
 def refuse_running(directory: Path) -> None:
-    running = airflow_processes.processes(directory / "airflow")
-    running += [cluster for cluster, state in local.status(directory / "ray") if state != "stopped"]
-    if running:
+    if is_running(directory):
         raise StackError(f"{directory} is already in use; run 'make down' to stop what is running there")
 
 
@@ -128,13 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one = commands.add_parser("run", help="start everything, run the Dag once, stop everything")
     one.add_argument("--conf", default="{}", help="conf of the Dag run as a JSON object (default: {})")
     commands.add_parser("up", help="start everything and leave it running")
+    commands.add_parser("status", help="say where it runs and how to log in")
     commands.add_parser("down", help="stop what 'up' started")
     chosen = parser.parse_args(arguments)
     end_on_signals()
     try:
         if chosen.command == "run":
             return run(chosen.conf, chosen.out / DEMO)
-        return up(chosen.out / KEPT) if chosen.command == "up" else down(chosen.out)
+        if chosen.command == "down":
+            return down(chosen.out)
+        return {"up": up, "status": status}[chosen.command]((chosen.out / KEPT).absolute())
     except (ConfError, StackError, local.LocalClusterError) as error:
         print(f"Failed: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfError) else 1

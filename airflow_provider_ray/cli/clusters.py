@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from airflow.configuration import AIRFLOW_HOME
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
@@ -42,6 +43,11 @@ def clusters(args: Namespace) -> None:
         configs = _configs(args)
     except RayConfigError as error:
         raise SystemExit(str(error)) from error
+    if not configs:
+        where = (
+            f"the database of {AIRFLOW_HOME}, {discovery.ENVIRONMENT}... or the Airflow Variable {discovery.VARIABLE}"
+        )
+        print(f"There is no connection of type ray in {where}", file=sys.stderr)
     usable = {conn_id: config for conn_id, config in configs.items() if isinstance(config, ClusterConfig)}
     answers = run_sync(partial(survey, usable))
     _print([_row(conn_id, config, answers.get(conn_id)) for conn_id, config in configs.items()], args.output)

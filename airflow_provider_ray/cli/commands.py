@@ -19,8 +19,8 @@ from airflow_provider_ray.compat.cli import AirflowConsole, action_cli
 def local_up(args: Namespace) -> None:
     """Start clusters on this host and print their connections."""
     tokens = [secrets.token_hex(32) for _ in range(args.count)] if args.token else []
-    options = local.LocalOptions(num_cpus=args.num_cpus, tokens=tokens)
     try:
+        options = local.LocalOptions(prefix=args.prefix, num_cpus=args.num_cpus, tokens=tokens)
         clusters = local.up(args.count, _directory(args), options, progress=_tell)
     except local.LocalClusterError as error:
         raise SystemExit(str(error)) from error

@@ -19,6 +19,11 @@ ARG_COUNT = Arg(
     ("-n", "--count"), type=positive_int(allow_zero=False), default=3, help="Number of clusters to start (default: 3)"
 )
 ARG_DIRECTORY = Arg(("-d", "--dir"), help="Directory for the state file and logs (default: ray_local in AIRFLOW_HOME)")
+ARG_PREFIX = Arg(
+    ("--prefix",),
+    default="ray_local",
+    help="Name the clusters and their connections PREFIX_1, PREFIX_2, ... (default: ray_local)",
+)
 ARG_NUM_CPUS = Arg(
     ("--num-cpus",),
     type=positive_int(allow_zero=False),
@@ -48,7 +53,7 @@ LOCAL_COMMANDS = (
         name="up",
         help="Start Ray clusters on this host and print their Airflow connections",
         func=lazy_load_command(f"{COMMANDS}.local_up"),
-        args=(ARG_COUNT, ARG_DIRECTORY, ARG_NUM_CPUS, ARG_TOKEN, ARG_FORMAT, ARG_VERBOSE),
+        args=(ARG_COUNT, ARG_DIRECTORY, ARG_PREFIX, ARG_NUM_CPUS, ARG_TOKEN, ARG_FORMAT, ARG_VERBOSE),
     ),
     ActionCommand(
         name="status",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ EXTRA_FIELDS = frozenset(
         "client_key",
         "path_prefix",
         "auth_headers",
+        "cluster_token",
         "connect_timeout",
         "read_timeout",
         "serve_url",
@@ -43,6 +45,38 @@ EXTRA_FIELDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One of a cluster's servers, with the credentials for it.
+
+    :param url: its address; empty if requests name their complete URL.
+    :param token: bearer token.
+    :param token_field: where the connection holds the token.
+    :param headers: additional headers.
+    :param basic_auth: value of the header Authorization for HTTP basic authentication.
+    :param address_field: where the connection holds the address.
+    """
+
+    url: str
+    token: str | None = field(repr=False)
+    token_field: str
+    headers: Mapping[str, str] = field(repr=False)
+    basic_auth: str | None = field(default=None, repr=False)
+    address_field: str = "host"
+
+    def advice(self, status: int) -> str:
+        """What a rejection of the credentials means.
+
+        :param status: 401 or 403.
+        """
+        if self.basic_auth:
+            also = f"or the cluster wants another token in the {self.token_field} field"
+            return f"login and password of the connection were rejected, {also}"
+        if status == 401:
+            return f"the cluster requires a token; set it in the {self.token_field} field of the connection"
+        return f"the token in the {self.token_field} field of the connection was rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """Address, credentials and limits of one Ray cluster.
 
@@ -50,6 +84,9 @@ class ClusterConfig:
 
     :param url: base of the dashboard, ``scheme://host[:port][/prefix]`` without a trailing slash.
     :param token: bearer token of the cluster (Ray 2.52+), None for a cluster without authentication.
+    :param login: user name for a proxy in front of the dashboard that demands HTTP basic authentication. The token
+        then goes into ``X-Ray-Authorization``, where Ray 2.52+ looks for it as well.
+    :param login_password: the password of that user.
     :param auth_headers: additional headers for the dashboard, such as those for a proxy in front of it.
     :param verify: False turns TLS verification off; a path names a CA bundle.
     :param client_cert: path of a client certificate (PEM), for mutual TLS.
@@ -67,6 +104,8 @@ class ClusterConfig:
 
     url: str
     token: str | None = field(default=None, repr=False)
+    login: str | None = None
+    login_password: str | None = field(default=None, repr=False)
     auth_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     verify: bool | str = True
     client_cert: str | None = None
@@ -87,6 +126,7 @@ class ClusterConfig:
         host: str | None,
         port: int | None = None,
         schema: str | None = None,
+        login: str | None = None,
         password: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> ClusterConfig:
@@ -98,9 +138,13 @@ class ClusterConfig:
         if unknown := sorted(set(given) - EXTRA_FIELDS):
             raise RayConfigError("extra", f"unknown {unknown}", f"only {sorted(EXTRA_FIELDS)}")
         verify = _boolean(given, "verify_ssl", default=True)
+        _check_login(login, password, given)
         return cls(
             url=_dashboard_url(host, port, schema, _text(given, "path_prefix") or ""),
-            token=_token("password", password),
+            token=_token("cluster_token", _text(given, "cluster_token"))
+            or (None if login else _token("password", password)),
+            login=login or None,
+            login_password=password if login else None,
             auth_headers=_headers(given, "auth_headers"),
             verify=_text(given, "ca_cert") or True if verify else False,
             client_cert=_text(given, "client_cert"),
@@ -114,6 +158,36 @@ class ClusterConfig:
             labels=read_labels(given),
             max_jobs=_count(given, "max_jobs"),
         )
+
+    @property
+    def dashboard(self) -> Endpoint:
+        """The dashboard, which is given the cluster's token."""
+        return Endpoint(
+            url=self.url,
+            token=self.token,
+            token_field="cluster_token" if self.login else "password",
+            headers=self.auth_headers,
+            basic_auth=self.basic_auth,
+        )
+
+    @property
+    def applications(self) -> Endpoint:
+        """Serve's proxy, which has credentials of its own."""
+        return Endpoint(
+            url="",
+            token=self.serve_token,
+            token_field="serve_token",
+            headers=self.serve_auth_headers,
+            address_field="serve_url",
+        )
+
+    @property
+    def basic_auth(self) -> str | None:
+        """Value of the header Authorization for login and password (RFC 7617)."""
+        if not self.login:
+            return None
+        both = f"{self.login}:{self.login_password or ''}"
+        return f"Basic {b64encode(both.encode()).decode()}"
 
     def job_url(self, submission_id: str) -> str:
         """Page of a job in the dashboard, under the address that people use."""
@@ -191,6 +265,20 @@ def _token(name: str, value: str | None) -> str | None:
         got = "a value with whitespace or a character not allowed in a header"
         raise RayConfigError(name, got, "the token alone, in printable ASCII")
     return value or None
+
+
+def _check_login(login: str | None, password: str | None, given: Mapping[str, Any]) -> None:
+    """Reject what cannot be sent as HTTP basic authentication, or contradicts it."""
+    if not login:
+        if password and given.get("cluster_token") not in (None, password):
+            raise RayConfigError("cluster_token", "a value beside the one in the password field", "one token")
+        return
+    if ":" in login or not login.isprintable():
+        raise RayConfigError("login", "a name with a colon or a control character", "the name of a user")
+    if password and not password.isprintable():
+        raise RayConfigError("password", "a value with a line break or control character", "the password of the login")
+    if any(name.lower() == "authorization" for name in _headers(given, "auth_headers")):
+        raise RayConfigError("login", "a login and Authorization in auth_headers", "one of them")
 
 
 def _client_key(given: Mapping[str, Any]) -> str | None:

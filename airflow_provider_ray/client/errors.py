@@ -7,6 +7,7 @@
     ├── RayRequestError           a request to the cluster failed
     │   ├── RayClusterUnavailable     no answer, or one that means "try later" (408, 425, 429, 5xx)
     │   ├── RayAuthError              401 or 403
+    │   │   └── RayAuthLapsed             the cluster accepted the credentials before
     │   ├── RayNotFound               404
     │   ├── RayRequestRefused         any other 4xx, a redirect, or an untrusted certificate
     │   └── RayNotADashboard          something other than Ray's dashboard answered
@@ -102,6 +103,8 @@ class RayRequestError(RayError):
     """
 
     status: int | None = None
+    # Whether other credentials or certificates could change the answer.
+    about_credentials = False
 
     def __init__(self, request: str, reason: str, status: int | None = None) -> None:
         super().__init__(f"{request}: {reason}")
@@ -124,6 +127,20 @@ class RayClusterUnavailable(RayRequestError):
 
 class RayAuthError(RayRequestError):
     """The cluster rejected the credentials: 401 if they are missing, 403 if they are wrong."""
+
+    about_credentials = True
+
+
+class RayAuthLapsed(RayAuthError):
+    """The cluster rejects credentials, or one side a certificate, that were accepted before: they are being rotated.
+
+    Until the connection and its files hold the new ones, this passes as an outage does. It says nothing about the jobs
+    on the cluster.
+    """
+
+    transient = True
+    # Whether other credentials are in use by now.
+    has_renewed = False
 
 
 class RayNotFound(RayRequestError):

@@ -15,7 +15,8 @@ def in_words(error: RayError | TimeoutError) -> str:
     if isinstance(error, TimeoutError):
         return "no response in time"
     if isinstance(error, RayRequestError) and error.status is not None:
-        return _ANSWERS.get(error.status, f"the cluster responded with status {error.status}")
+        said = "redirected to another address" if 300 <= error.status < 400 else f"responded with status {error.status}"
+        return _ANSWERS.get(error.status, f"the cluster {said}")
     if isinstance(error, RayNotADashboard):
         return "the server at this address is not a Ray dashboard"
     if isinstance(error, RayRequestError):

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 # Any request (client/api/http.py, client/api/retry.py, client/api/capacity.py)
 FAULT_BUDGET_SECONDS = 120.0  # for which transient faults are retried: a head needs less than that to restart
+AUTH_BUDGET_SECONDS = 300.0  # likewise for credentials that were accepted before: secrets take minutes to spread
+LOOK_UP_SECONDS = 2.0  # between two look-ups of rejected credentials, for everyone who shares a client
+REJECTION_SECONDS = 30.0  # without a look-up, after which the next rejection is new to the log
 FIRST_PAUSE_SECONDS = 1.0  # before the second try, plus a random part of up to as much; then the pauses double
 LAST_PAUSE_SECONDS = 10.0  # the longest pause between two tries, without its random part
+LEAST_TOLD_SECONDS = 5.0  # shortest budget whose use is worth a line in the task log
 READ_TIMEOUTS_PER_REQUEST = 10  # read timeouts that an entire request may take: an answer that trickles in must end
 REASON_SECONDS = 5.0  # for the body of an error, whose status is known without it
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024  # bytes: the time for an upload grows with its size
@@ -50,6 +54,7 @@ LOG_LAST_LINES = 20  # lines that are shown regardless of the limits
 LOG_FOLLOWED_BYTES = 32 * 1024 * 1024  # bytes of a log that are followed: Ray has no offset, so each read starts at 0
 LOG_READING_SHARE = 0.05  # share of the time that reading a log may take
 LOG_MARKING_SHARE = 0.2  # share of the time that storing the position may take
+LOG_PROGRESS_SECONDS = 10.0  # between two states of a progress bar, which ends its line only when it is complete
 LOG_FINAL_SECONDS = 15.0  # for which the last read of a log is retried
 LOG_TURN_SECONDS = 300.0  # for the last read to get its turn while the logs of others hang
 LOG_LINES_AT_ONCE = 100  # lines between two yields to the event loop: showing one takes about 50 microseconds
@@ -68,9 +73,15 @@ EARLIEST_EVENT_SECONDS = 2.0  # after a trigger starts: Airflow 3.3.2 fails task
 UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
 PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, which Ray forgets after ten minutes
 
-# Waiting for Serve (client/serving/application.py, hooks/ray.py, fan_out/cluster_tasks.py)
+# Waiting for Serve (client/serving, client/sharing/shared_serve.py, hooks/ray.py, fan_out/cluster_tasks.py)
 SERVE_INTERVAL_SECONDS = 2.0  # longest time between two checks of an application, if the author sets none
+SERVE_ROUND_SECONDS = 3.0  # between two checks that waits share: each takes up to five requests, three for jobs
+SERVE_TURN_SECONDS = 0.0003  # between the checks of two waits in a round: about what one takes
+SERVE_LAST_LOOK_SECONDS = 1.0  # for the last check, which begins when the time is up
+SERVE_MESSAGE_CHARACTERS = 20_000  # of Ray's message in an error, as much as Ray itself keeps of a job's
+SERVE_NEWS_CHARACTERS = 1000  # likewise, in a log that says what is waited for
 ROUTE_LOOKS = 16  # before a call, each on its own connection: 1 in 32,768 times, all reach one of two proxies
+ROUTE_LOOKS_HOLD_SECONDS = 60.0  # for which they need not be repeated with a call that is
 PROXIES_LEARN_SECONDS = 10.0  # for the proxies of one cluster to learn of a route one after another
 
 # The jobs of a fan-out (fan_out/cluster_tasks.py)

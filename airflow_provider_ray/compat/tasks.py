@@ -26,6 +26,7 @@ __all__ = [
     "RedactsRenderedFields",
     "fail_sensor",
     "get_fernet",
+    "has_checked_before",
     "is_trigger_failure",
     "task_state",
 ]
@@ -38,6 +39,15 @@ def is_trigger_failure(next_method: str) -> bool:
     ``resume_execution`` to learn about it. Delete when operators can register a method for this case.
     """
     return next_method == TRIGGER_FAIL_REPR
+
+
+def has_checked_before(context: Context) -> bool:
+    """Whether a sensor in reschedule mode has waited already, in processes before this one.
+
+    The key is in the context, but not in its documented type (Airflow 3.3). Delete when it is.
+    """
+    counts: Any = context
+    return bool(counts.get("task_reschedule_count"))
 
 
 class RedactsRenderedFields(BaseOperator):

@@ -197,9 +197,10 @@ class Participants:
         }
 
 
-def ask_participants(conn_ids: Sequence[str]) -> Participants:
+def ask_participants(conn_ids: Sequence[str], *, accepted: bool = False) -> Participants:
     """Read the capacity of the clusters of a fan-out, all at the same time.
 
+    :param accepted: they have accepted their credentials before; one that rejects them now gets no work.
     :raises RayError: when a cluster cannot be used, for a reason that waiting will not resolve.
     """
     from airflow_provider_ray.client.clusters.health import healthy_or_fault
@@ -207,7 +208,8 @@ def ask_participants(conn_ids: Sequence[str]) -> Participants:
     from airflow_provider_ray.client.sync import run_sync
 
     configs = {conn_id: RayHook(conn_id).get_config() for conn_id in conn_ids}
-    found = {conn_id: healthy_or_fault(answer) for conn_id, answer in run_sync(lambda: survey(configs)).items()}
+    answers = run_sync(lambda: survey(configs, conn_ids if accepted else ()))
+    found = {conn_id: healthy_or_fault(answer) for conn_id, answer in answers.items()}
     faults = {conn_id: each for conn_id, each in found.items() if isinstance(each, RayError)}
     for conn_id, fault in faults.items():
         if not fault.transient:
@@ -249,15 +251,19 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
     """Stop the job of a dead shard before other clusters do its work; a job that cannot be reached counts as lost.
 
     :raises RayJobStopping: when the job has not ended after a stop request.
+    :raises RayAuthError: when its cluster rejects the credentials: the job is running there.
     """
-    from airflow_provider_ray.client.errors import RayJobStopping
+    from airflow_provider_ray.client.errors import RayAuthError, RayJobStopping
     from airflow_provider_ray.client.jobs.waiting import stop_job
     from airflow_provider_ray.client.states import is_terminal
 
     if submission_id is None:
         return
     try:
-        job = RayHook(conn_id).run(lambda client: stop_job(client, submission_id, within=pacing.LOST_STOP_SECONDS))
+        hook = RayHook(conn_id, accepted=True)
+        job = hook.run(lambda client: stop_job(client, submission_id, within=pacing.LOST_STOP_SECONDS))
+    except RayAuthError:
+        raise
     except RayError as error:
         log.warning("Ray job %s on %s could not be stopped and counts as lost: %s", submission_id, conn_id, error)
         return

@@ -156,7 +156,7 @@ class _Steps:
             return []
         for shard, outcome in dead:
             give_up_job(shard.conn_id, outcome["submission_id"])
-        participants = ask_participants(alive)
+        participants = ask_participants(alive, accepted=True)
         shares = participants.shares(weights, self.capacity)
         return self._planned([part for shard, _ in dead for part in replan_shards(shard, participants, shares)])
 

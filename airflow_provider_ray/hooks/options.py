@@ -20,6 +20,7 @@ SECTION = "ray"
 # Option -> name in pacing.
 OPTIONS: Mapping[str, str] = {
     "fault_budget": "FAULT_BUDGET_SECONDS",
+    "auth_budget": "AUTH_BUDGET_SECONDS",
     "answer_timeout": "ANSWER_SECONDS",
     "stop_timeout": "STOP_CONFIRM_SECONDS",
     "refresh": "ROUND_SECONDS",

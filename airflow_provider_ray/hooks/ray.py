@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,6 +32,8 @@ class RayHook(BaseHook):
     every request is async and exists once. Nothing is sent until a method is called.
 
     :param conn_id: a connection of type ``ray``.
+    :param accepted: the cluster has accepted the connection's credentials before, for example because it has a job of
+        ours. If it rejects them, they are being rotated: that is sat out for ``[ray] auth_budget`` seconds.
     """
 
     conn_name_attr = "conn_id"
@@ -38,9 +41,10 @@ class RayHook(BaseHook):
     conn_type = "ray"
     hook_name = "Ray"
 
-    def __init__(self, conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(self, conn_id: str = default_conn_name, *, accepted: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
+        self.accepted = accepted
         self._cached_config: ClusterConfig | None = None
 
     def get_config(self) -> ClusterConfig:
@@ -49,14 +53,8 @@ class RayHook(BaseHook):
         :raises AirflowNotFoundException: when the connection does not exist.
         :raises RayConfigError: when it is of another type, or a field cannot work.
         """
-        from airflow.providers.common.compat.sdk import mask_secret
-
         if self._cached_config is None:
-            connection = self.get_connection(self.conn_id)
-            config = self._config(connection, connection.extra_dejson)
-            for secret in _secrets(config):
-                mask_secret(secret)
-            self._cached_config = config
+            self._cached_config = self._look_up()
         return self._cached_config
 
     async def aget_config(self) -> ClusterConfig:
@@ -83,11 +81,14 @@ class RayHook(BaseHook):
         with self._named(connection):
             return read_labels(connection.extra_dejson)
 
-    def get_conn(self) -> RayClient:
-        """A client for ``async with``."""
+    def get_conn(self, *, looks_up: bool = True) -> RayClient:
+        """A client for ``async with``.
+
+        :param looks_up: whether it may look up the connection again, which asks Airflow.
+        """
         from airflow_provider_ray.client.api.ray_client import RayClient
 
-        return RayClient(self.get_config())
+        return RayClient(self.get_config(), self._renewed if looks_up else None, accepted=self.accepted)
 
     def run(self, action: Callable[[RayClient], Coroutine[Any, Any, T]]) -> T:
         """Run an async action with an open client, from blocking code, and return its result."""
@@ -97,7 +98,10 @@ class RayHook(BaseHook):
 
         async def opened() -> T:
             async with client:
-                return await action(client)
+                try:
+                    return await action(client)
+                finally:
+                    self.accepted = client.accepted
 
         return run_sync(opened)
 
@@ -132,9 +136,14 @@ class RayHook(BaseHook):
         :param submission_id: id of the job; by default a new one is generated.
         :param fields: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
         """
+        from airflow.providers.common.compat.sdk import mask_secret
+
         from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.credentials import find_secrets
         from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, submit
 
+        for secret in find_secrets({"entrypoint": entrypoint, "parameters": parameters, **fields}):
+            mask_secret(secret)
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
         metadata = {INSTALLATION_KEY: options.installation(), **(fields.pop("metadata", None) or {})}
         spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, metadata=metadata, **fields)
@@ -182,8 +191,10 @@ class RayHook(BaseHook):
     ) -> Any:
         """Call a route of a Serve application and return the decoded JSON answer.
 
+        The log shows what is being waited for, and a line about the answer.
+
         :param application: name of the application; None when ``path`` is the complete route.
-        :param path: path below the application's route prefix.
+        :param path: path below the application's route prefix, appended to it as it is.
         :param timeout: how long to wait for the application, in seconds or as a ``timedelta``; by default it must
             already be running.
         :param request_timeout: limit for one call, in seconds or as a ``timedelta``.
@@ -196,7 +207,23 @@ class RayHook(BaseHook):
 
         waiting = {"poll_interval": pacing.SERVE_INTERVAL_SECONDS, "timeout": seconds("timeout", timeout, zero=True)}
         request["request_timeout"] = seconds("request_timeout", request_timeout)
-        return self.run(lambda client: ServeRoute(client, application, path).call(**waiting, **request))
+        return self.run(
+            lambda client: ServeRoute(client, application, path, logger=self.log).call(**waiting, **request)
+        )
+
+    def _look_up(self) -> ClusterConfig:
+        from airflow.providers.common.compat.sdk import mask_secret
+
+        connection = self.get_connection(self.conn_id)
+        config = self._config(connection, connection.extra_dejson)
+        for secret in _secrets(config):
+            mask_secret(secret)
+        return config
+
+    async def _renewed(self) -> ClusterConfig:
+        """The connection as it is now; in a thread, since each client on a worker has an event loop of its own."""
+        self._cached_config = await asyncio.to_thread(self._look_up)
+        return self._cached_config
 
     def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig
@@ -207,6 +234,7 @@ class RayHook(BaseHook):
                 host=connection.host,
                 port=connection.port,
                 schema=connection.schema,
+                login=connection.login,
                 password=connection.password,
                 extra=extra,
             )
@@ -228,8 +256,12 @@ class RayHook(BaseHook):
 
 def _secrets(config: ClusterConfig) -> list[str]:
     """Secrets for Airflow to mask. On its own, it masks the password and extras by name, but no header values."""
-    headers = [*config.auth_headers.values(), *config.serve_auth_headers.values()]
-    return [secret for secret in (config.token, config.serve_token, *headers) if secret]
+    from airflow_provider_ray.client.credentials import header_secrets
+
+    basic_auth = config.basic_auth and config.basic_auth.removeprefix("Basic ")
+    tokens = (config.token, config.login_password, basic_auth, config.serve_token)
+    headers = header_secrets(config.auth_headers) | header_secrets(config.serve_auth_headers)
+    return [secret for secret in (*tokens, *headers) if secret]
 
 
 async def _describe(client: RayClient) -> str:

@@ -20,7 +20,7 @@ from airflow_provider_ray.jobs.decision import Adopt, CurrentAttempt
 from airflow_provider_ray.jobs.earlier import EarlierJobs
 from airflow_provider_ray.jobs.memory import Memory, TaskJob
 from airflow_provider_ray.jobs.retry_policy import is_retried_after
-from airflow_provider_ray.jobs.stopping import StoppableJob, stop_all
+from airflow_provider_ray.jobs.stopping import StoppableJob, stop_all, tell_unwatched
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -107,11 +107,13 @@ class Attempt:
         self._answer_for(earlier.find(record), map(earlier.find, left_behind))
         self._memory = replace(remembered, jobs=(*left_behind, *earlier.out_of_reach))
         self._cluster = record.conn_id
+        # A cluster that an earlier attempt used has accepted the connection's credentials before.
+        hook = RayHook(record.conn_id, accepted=earlier.find(record) is not None)
         if record.max_tries != self._ti.max_tries:
             # The id of a submission from before a clear, but a job of its own: whoever stops that one means no other.
             record = replace(record, max_tries=self._ti.max_tries, nonce=memory.new_nonce())
         self._nonce = record.nonce
-        return CurrentJob(record, RayHook(record.conn_id), step.status if isinstance(step, Adopt) else None)
+        return CurrentJob(record, hook, step.status if isinstance(step, Adopt) else None)
 
     def remember(self, job: CurrentJob) -> None:
         """Remember the job, and those that it replaces, before it can exist."""
@@ -135,13 +137,15 @@ class Attempt:
                 raise RuntimeError(f"The task was killed before Ray job {submission_id} was submitted.")
             await post(client, spec)
 
+        # Preparing the job has shown that the cluster accepts the credentials.
+        job.hook.accepted = True
         # A kill from here on stops the job, even if it arrives late.
         self.job = StoppableJob(job.hook, submission_id, job.record.nonce, may_arrive=not self.is_killed)
         job.hook.run(post_unless_killed)
         self.job.may_arrive = False
         self._task.log.info("Submitted Ray job %s", submission_id)
         if self.is_killed and self._cancel_on_kill:
-            stop_all([(self.job, pacing.TASK_KILL_SECONDS)], self._task.log)
+            stop_all([(self.job, pacing.TASK_KILL_SECONDS)], self._task.log, looks_up=False)
             reason = "was submitted while its task was being killed, and has been stopped"
             raise RayJobInterrupted.from_message(f"Ray job {submission_id!r} {reason}")
 
@@ -151,9 +155,14 @@ class Attempt:
         :param event: of :class:`~airflow_provider_ray.triggers.job.RayJobTrigger`.
         :param may_arrive: the submission of the job may still be on its way.
         """
-        hook = RayHook(event["conn_id"])
-        # Looked up now, because on_kill must not send requests to Airflow.
-        hook.get_config()
+        hook = RayHook(event["conn_id"], accepted=True)
+        try:
+            # Looked up now, because on_kill must not send requests to Airflow.
+            hook.get_config()
+        except Exception:
+            reason = "its connection cannot be used, for the reason in the error below"
+            tell_unwatched(self._task.log, hook.conn_id, event["submission_id"], reason)
+            raise
         self._cluster, self._nonce = hook.conn_id, event["nonce"]
         own = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
         self._answer_for(own, [StoppableJob.reach(**job) for job in event["left_behind"]])
@@ -197,11 +206,14 @@ class Attempt:
             jobs.append(self.job)
         elif self.job is not None:
             self._task.log.info("Ray job %s keeps running: cancel_on_kill is False", self.job.submission_id)
-        stop_all([(job, pacing.TASK_KILL_SECONDS) for job in jobs], self._task.log)
+        stop_all([(job, pacing.TASK_KILL_SECONDS) for job in jobs], self._task.log, looks_up=False)
 
     @contextmanager
     def guarding_jobs(self) -> Iterator[None]:
-        """On any fault except the end of the job itself, leave it to the next attempt, or stop it after the last."""
+        """On any fault except the end of the job itself, leave it to the next attempt, or stop it after the last.
+
+        A job on a cluster that rejects the credentials is not stopped: the log says how to find it again.
+        """
         from airflow_provider_ray.client.errors import RayJobError
 
         try:
@@ -280,11 +292,20 @@ class Attempt:
         log = self._task.log
         is_final = self._store is None or isinstance(error, AirflowSkipException | AirflowFailException)
         if is_final or not is_retried_after(error, self._task.retry_policy, self._context):
-            if self.job is not None:
-                stop_all([(self.job, None)], log)
+            self._stop_or_tell(error)
             self.stop_left_behind()
         elif self.job is not None:
             log.warning("Lost track of Ray job %s; the next attempt will look for it", self.job.submission_id)
+
+    def _stop_or_tell(self, error: Exception) -> None:
+        """Stop the job that no attempt will look for, unless all that is wrong is the credentials."""
+        from airflow_provider_ray.client.errors import RayAuthError
+
+        if self.job is not None and isinstance(error, RayAuthError):
+            reason = "its cluster rejects the credentials of the connection, and no attempt is left"
+            tell_unwatched(self._task.log, self.job.hook.conn_id, self.job.submission_id, reason)
+        elif self.job is not None:
+            stop_all([(self.job, None)], self._task.log)
 
     def _remember_fault(self, error: Exception) -> None:
         """Let the next attempt choose another cluster, if there is one."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from airflow_provider_ray.client.errors import RayClusterUnavailable
 from airflow_provider_ray.client.states import SUCCEEDED, is_terminal
 from airflow_provider_ray.jobs.memory import TaskJob, choice_of
 
@@ -252,7 +253,8 @@ def _is_blocked(seen: Sequence[SeenJob], current: CurrentAttempt) -> bool:
     """Whether nothing can be decided: the newest job cannot be looked up, and there is no other cluster to go to."""
     if not seen or seen[0].job.lost or seen[0].asked_to_stop or (fault := seen[0].fault) is None:
         return False
-    return len(current.clusters) == 1 or not fault.transient
+    # Only a cluster that is away may be left to itself: one that rejects credentials is running the job.
+    return len(current.clusters) == 1 or not isinstance(fault, RayClusterUnavailable)
 
 
 def _to_adopt(seen: Sequence[SeenJob], current: CurrentAttempt) -> SeenJob | None:

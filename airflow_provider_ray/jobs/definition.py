@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import mask_secret
+from airflow.sdk import conf
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.job_spec import JobSpec
@@ -81,13 +81,15 @@ def log_spec(log: Logger, spec: JobSpec) -> None:
 
 
 class HiddenRuntimeEnv(UserDict[str, Any]):
-    """A rendered runtime_env that keeps the values of env_vars to itself when Airflow stores or shows it."""
+    """A rendered runtime_env that keeps env_vars and other credentials to itself when Airflow stores or shows it."""
 
     def serialize(self) -> dict[str, Any]:
         """What Airflow stores."""
-        hidden = dict(self.data)
+        from airflow_provider_ray.client.credentials import HIDDEN, without_secrets
+
+        hidden: dict[str, Any] = without_secrets(self.data)
         if env_vars := hidden.get("env_vars"):
-            hidden["env_vars"] = dict.fromkeys(env_vars, "***") if isinstance(env_vars, Mapping) else "***"
+            hidden["env_vars"] = dict.fromkeys(env_vars, HIDDEN) if isinstance(env_vars, Mapping) else HIDDEN
         return hidden
 
     def __repr__(self) -> str:
@@ -95,7 +97,7 @@ class HiddenRuntimeEnv(UserDict[str, Any]):
 
 
 def hidden(runtime_env: Any) -> HiddenRuntimeEnv | None:
-    """A rendered runtime_env for Airflow to store; values whose names suggest a secret are masked in logs.
+    """A rendered runtime_env for Airflow to store.
 
     :raises RayConfigError: when it is not a dict.
     """
@@ -106,7 +108,15 @@ def hidden(runtime_env: Any) -> HiddenRuntimeEnv | None:
 
         hint = "a dict; a template for all of it needs render_template_as_native_obj=True in its Dag"
         raise RayConfigError("runtime_env", f"a {type(runtime_env).__name__}", hint)
-    if isinstance(env_vars := runtime_env.get("env_vars"), Mapping):
-        # The driver may print them.
-        mask_secret(dict(env_vars))
     return HiddenRuntimeEnv(runtime_env)
+
+
+def secrets_of(fields: Mapping[str, Any]) -> list[str]:
+    """Secrets that a job is given, for Airflow to mask: the driver may print them, and Ray repeats them in errors.
+
+    :param fields: those of a :class:`JobDefinition`, rendered.
+    """
+    from airflow_provider_ray.client.credentials import find_secrets
+
+    configured = conf.get("core", "sensitive_var_conn_names", fallback="").lower().split(",")
+    return sorted(find_secrets(fields, [word.strip() for word in configured if word.strip()]))

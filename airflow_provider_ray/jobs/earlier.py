@@ -87,7 +87,13 @@ class EarlierJobs:
         :raises RayRequestError: when the newest job cannot be looked up, or nothing is known of any job.
         :raises RayJobStopping: when a job that has to end before another is submitted has not stopped yet.
         """
-        self._seen = self._look(current)
+        newest = next(iter(self._reached), None)
+        # Only the newest job of a task with one cluster is worth a long wait.
+        patient = newest if newest and len(current.clusters) == 1 and not newest.lost else None
+        self._seen = self._look(patient)
+        if self._is_rejected and patient is None:
+            # No other cluster may take over a job that is running.
+            self._seen = self._look(newest)
         unsearched: Mapping[str, RayError] | None = None
         while True:
             step = decide(self._seen, current, unsearched)
@@ -115,7 +121,9 @@ class EarlierJobs:
 
         budget, within = (None, None) if is_patient else (pacing.HICCUP_SECONDS, pacing.EARLIER_JOBS_SECONDS)
         ask = partial(search, metadata=self._stamps, with_session=len(current.clusters) > 1, budget=budget)
-        questions = [Question(RayHook(conn_id).get_conn(), ask, within) for conn_id in current.clusters]
+        # An earlier attempt, whose jobs are worth the wait, has reached the cluster.
+        hooks = [RayHook(conn_id, accepted=is_patient) for conn_id in current.clusters]
+        questions = [Question(hook.get_conn(), ask, within) for hook in hooks]
         answers = dict(zip(current.clusters, run_sync(lambda: ask_all(questions)), strict=True))
         self.unsearched = {conn_id: each for conn_id, each in answers.items() if isinstance(each, RayError)}
         for conn_id, fault in self.unsearched.items():
@@ -138,27 +146,32 @@ class EarlierJobs:
         """Jobs other than the attempt's own that are or may become active, the newest first."""
         return [each.job for each in self._seen if each.job is not own and current.can_run(each)]
 
-    def _look(self, current: CurrentAttempt) -> list[SeenJob]:
-        """Query all clusters at the same time; only the newest job of a task with one cluster is worth a long wait."""
-        newest = next(iter(self._reached), None)
-        patient = newest if newest and len(current.clusters) == 1 and not newest.lost else None
+    @property
+    def _is_rejected(self) -> bool:
+        """Whether the newest job could not be looked up because of credentials."""
+        from airflow_provider_ray.client.errors import RayAuthError
+
+        return bool(self._seen) and isinstance(self._seen[0].fault, RayAuthError)
+
+    def _look(self, patient: TaskJob | None) -> list[SeenJob]:
+        """Query all clusters at the same time.
+
+        :param patient: the job whose cluster gets the time that faults are sat out for; the others must answer soon.
+        """
         return self._look_up({job: None if job is patient else pacing.EARLIER_JOBS_SECONDS for job in self._reached})
 
     def _look_up(self, jobs: Mapping[TaskJob, float | None]) -> list[SeenJob]:
-        """Look jobs up on their clusters, within some seconds each."""
+        """Look jobs up on their clusters, within some seconds each; None sits out faults."""
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
         from airflow_provider_ray.client.jobs.submission import look_up
         from airflow_provider_ray.client.sync import run_sync
 
-        questions = [
-            Question(
-                self._reached[job].hook.get_conn(),
-                partial(look_up, submission_id=job.submission_id),
-                within,
-            )
-            for job, within in jobs.items()
-        ]
+        questions = []
+        for job, within in jobs.items():
+            client = self._reached[job].hook.get_conn()
+            client.accepted = within is None
+            questions.append(Question(client, partial(look_up, submission_id=job.submission_id), within))
         answers = run_sync(lambda: ask_all(questions)) if questions else []
         seen = []
         for job, answer in zip(jobs, answers, strict=True):

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class RayRetryPolicy(RetryPolicy):
-    """Retry infrastructure failures with growing delays, and fail at once if another attempt would end the same way.
+    """Retry infrastructure failures, and fail at once if another attempt would end the same way.
 
     For ``retry_policy=`` of operators and sensors, or in a Dag's ``default_args``. Errors that do not come from this
     package follow the task's own ``retries`` and ``retry_delay``. No policy can exceed ``retries``.
 
     :param delay: time before the first retry, in seconds or as a ``timedelta``; default 10 seconds. Each further retry
-        waits twice as long as the one before.
+        waits twice as long as the one before. None keeps to the task's own ``retry_delay``.
     :param max_delay: longest delay, in seconds or as a ``timedelta``; default 600 seconds.
     :param cluster_faults: False also fails at once when the cluster is unavailable or has lost the job, for work that
         other clusters can take over.
@@ -29,9 +29,9 @@ class RayRetryPolicy(RetryPolicy):
     """
 
     def __init__(
-        self, delay: float | timedelta = 10, max_delay: float | timedelta = 600, cluster_faults: bool = True
+        self, delay: float | timedelta | None = 10, max_delay: float | timedelta = 600, cluster_faults: bool = True
     ) -> None:
-        self.delay = seconds("delay", delay, zero=True)
+        self.delay = None if delay is None else seconds("delay", delay, zero=True)
         self.max_delay = seconds("max_delay", max_delay, zero=True)
         self.cluster_faults = cluster_faults
 
@@ -48,6 +48,8 @@ class RayRetryPolicy(RetryPolicy):
             return RetryDecision.fail(f"{kind}: another attempt would end the same way")
         if not self.cluster_faults and isinstance(exception, RayClusterUnavailable | RayJobLost):
             return RetryDecision.fail(f"{kind}: left to other clusters")
+        if self.delay is None:
+            return RetryDecision.default()
         # The exponent is bounded, so that no number of tries overflows.
         delay = min(self.delay * 2 ** min(max(try_number - 1, 0), 32), self.max_delay)
         return RetryDecision.retry(timedelta(seconds=delay), f"{kind}: not the job's fault")

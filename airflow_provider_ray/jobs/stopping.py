@@ -44,7 +44,7 @@ class StoppableJob:
 
         from airflow_provider_ray.client.errors import RayConfigError
 
-        hook = RayHook(conn_id)
+        hook = RayHook(conn_id, accepted=True)
         try:
             hook.get_config()
         except (AirflowNotFoundException, RayConfigError) as error:
@@ -58,13 +58,14 @@ class StoppableJob:
 
 
 def stop_all(
-    stops: Sequence[tuple[StoppableJob, float | None]], task_log: Logger
+    stops: Sequence[tuple[StoppableJob, float | None]], task_log: Logger, *, looks_up: bool = True
 ) -> list[JobDetails | RayError | None]:
     """Stop jobs at the same time and log the results; a fault never hides why the jobs are stopped.
 
     :param stops: the jobs, each with the seconds to wait for its end; None for 15 by default
         (``[ray] stop_timeout``).
     :param task_log: where the results are logged.
+    :param looks_up: whether rejected credentials may be looked up again; not in a task that is being killed.
     :returns: each job as last seen, None if the cluster has no such job, or the fault.
     """
     from airflow_provider_ray.client.clusters.asking import Question, ask_all
@@ -73,7 +74,7 @@ def stop_all(
 
     questions = [
         Question(
-            job.hook.get_conn(),
+            job.hook.get_conn(looks_up=looks_up),
             partial(
                 stop_job, submission_id=job.submission_id, nonce=job.nonce, within=within, may_arrive=job.may_arrive
             ),
@@ -85,6 +86,26 @@ def stop_all(
     for (job, _), result in zip(stops, results, strict=True):
         log_stopped(task_log, job.hook.conn_id, job.submission_id, result, may_arrive=job.may_arrive)
     return results
+
+
+def tell_unwatched(task_log: Logger, conn_id: str, submission_id: str, reason: str) -> None:
+    """Say in the task log that nothing watches a job any longer, and what can be done about it.
+
+    :param reason: why it can be neither watched nor stopped.
+    """
+    task_log.log(
+        logging.ERROR,
+        "Ray job %s on %s may still be running and is no longer watched: %s. The job was not stopped. Correct the "
+        "connection; then either wait for the job with RayJobSensor(conn_id=%r, submission_id=%r), or stop it on the "
+        "Ray page, with RayHook(%r).stop_job(%r), or by clearing this task, which then submits a new job",
+        submission_id,
+        conn_id,
+        reason,
+        conn_id,
+        submission_id,
+        conn_id,
+        submission_id,
+    )
 
 
 def log_stopped(

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,13 @@ def up(
         clusters = _plan(count, path, options)
         try:
             _save(path, clusters)
-            progress(f"Starting {count} Ray clusters; logs in {path}")
+            progress(f"Starting {count} Ray cluster{'s' * (count > 1)}; logs in {path}")
             for index, cluster in enumerate(clusters):
                 clusters[index] = head.start(cluster, ray, options)
             _save(path, clusters)
             head.wait_until_ready(clusters, options.timeout, progress)
+            clusters = [replace(each, session=_session(each)) for each in clusters]
+            _save(path, clusters)
         except BaseException:
             _take_down(path, clusters)
             raise
@@ -90,7 +92,11 @@ def load(directory: str | Path) -> list[LocalCluster]:
 
 
 def status(directory: str | Path) -> list[tuple[LocalCluster, str]]:
-    """Return each cluster of the directory with its state: "running", "not answering" or "stopped"."""
+    """Return each cluster of the directory with its state.
+
+    The state is "running", "not answering", "stopped", "head is gone" (some of its processes are left), or "another
+    cluster answers": its port now belongs to a cluster that `up` did not start from this directory.
+    """
     return [(cluster, _state(cluster)) for cluster in load(directory)]
 
 
@@ -147,7 +153,7 @@ def _plan(count: int, path: Path, options: LocalOptions) -> list[LocalCluster]:
     tokens = options.tokens or [None] * count
     if len(tokens) != count:
         raise LocalClusterError(f"got {len(tokens)} tokens for {count} clusters; expected one per cluster")
-    names = [f"ray_local_{number}" for number in range(1, count + 1)]
+    names = [f"{options.prefix}_{number}" for number in range(1, count + 1)]
     ports = choose_ports(names)
     return [
         LocalCluster(
@@ -178,9 +184,17 @@ def _take_down(path: Path, clusters: Sequence[LocalCluster], keep_temp_dir: bool
 
 
 def _state(cluster: LocalCluster) -> str:
-    if not head.processes([cluster]):
-        return "stopped"
-    return "running" if run_sync(partial(head.answers, cluster)) else "not answering"
+    session = _session(cluster)
+    if cluster.session and session not in (None, cluster.session):
+        return "another cluster answers"
+    running = {process.pid for process in head.processes([cluster])}
+    if cluster.pid not in running:
+        return "head is gone" if running else "stopped"
+    return "running" if session else "not answering"
+
+
+def _session(cluster: LocalCluster) -> str | None:
+    return run_sync(partial(head.answering_session, cluster))
 
 
 def _save(path: Path, clusters: Sequence[LocalCluster]) -> None:

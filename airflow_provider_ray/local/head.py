@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from airflow_provider_ray.client.api.access import Access
 from airflow_provider_ray.client.api.http import Http
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
@@ -164,7 +166,7 @@ async def _ask_agent(cluster: LocalCluster) -> None:
     """
     address = f"http://{NODE_IP}:{cluster.ports.agent}"
     async with (
-        Http(address, ClusterConfig(url=address), token=cluster.token, headers={}) as agent,
+        Http(Access(ClusterConfig(url=address, token=cluster.token)), attrgetter("dashboard")) as agent,
         agent.open("GET", "/api/local_raylet_healthz") as answer,
     ):
         await answer.read()
@@ -181,14 +183,13 @@ async def _check_token(cluster: LocalCluster) -> None:
     raise _failure(cluster, "answers without its token; token authentication needs Ray 2.52 or newer")
 
 
-async def answers(cluster: LocalCluster) -> bool:
-    """Return whether the dashboard of the cluster answers."""
+async def answering_session(cluster: LocalCluster) -> str | None:
+    """Return the session of whatever answers at the address of the cluster; None if nothing answers as Ray does."""
     async with RayClient(ClusterConfig(url=cluster.url, token=cluster.token)) as client:
         try:
-            await client.cluster.version()
+            return (await client.cluster.version()).session_name
         except RayError:
-            return False
-    return True
+            return None
 
 
 def _exit_code(cluster: LocalCluster) -> int | None:

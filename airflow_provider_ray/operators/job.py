@@ -8,6 +8,7 @@ from datetime import timedelta
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow.providers.common.compat.sdk import mask_secret
 from airflow.sdk import conf
 
 from airflow_provider_ray.client.durations import later, optional_seconds, seconds
@@ -16,7 +17,7 @@ from airflow_provider_ray.compat.tasks import RedactsRenderedFields, is_trigger_
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import exit_codes, memory
 from airflow_provider_ray.jobs.attempt import Attempt, CurrentJob
-from airflow_provider_ray.jobs.definition import JobDefinition, hidden, log_spec
+from airflow_provider_ray.jobs.definition import JobDefinition, hidden, log_spec, secrets_of
 from airflow_provider_ray.jobs.encryption import encrypt
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
@@ -225,8 +226,10 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             self._attempt.kill()
 
     def redact_rendered_fields(self) -> None:
-        """Keep the values of env_vars out of what Airflow stores and shows."""
+        """Keep secrets out of what Airflow stores and shows."""
         self.runtime_env = hidden(self.runtime_env)
+        for secret in secrets_of(self._definition()):
+            mask_secret(secret)
 
     def _begin(self, context: Context) -> Attempt:
         self._attempt = Attempt(
@@ -240,8 +243,10 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         return self._attempt
 
     def _spec(self, context: Context, job: CurrentJob) -> JobSpec:
-        definition = JobDefinition(**{field.name: getattr(self, field.name) for field in fields(JobDefinition)})
-        return definition.spec(job.submission_id, job.record.metadata(context["ti"]))
+        return JobDefinition(**self._definition()).spec(job.submission_id, job.record.metadata(context["ti"]))
+
+    def _definition(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(JobDefinition)}
 
     def _announce(self, context: Context, job: CurrentJob) -> None:
         """Show where the job will be before it can exist."""
@@ -289,6 +294,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             end_time=later(now, self.timeout),
             startup_end_time=later(now, self.startup_timeout),
             fetch_logs=fetch_logs,
+            secrets=encrypt({"secrets": secrets_of(self._definition())}),
         )
         self.defer(trigger=trigger, method_name="execute_complete")
 
@@ -332,6 +338,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
             if attempt.is_killed:
                 raise RayJobInterrupted.from_message(f"{error}\nThe task's process was terminated.") from error
             raise
+        self.log.info("Ray job %s on %s: %s", job.submission_id, hook.conn_id, job.summary)
         attempt.stop_left_behind()
         return _result(hook, str(job.submission_id))
 

@@ -7,10 +7,12 @@ from datetime import timedelta
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import mask_secret
+from airflow.sdk import conf
 
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
+from airflow_provider_ray.compat.tasks import RedactsRenderedFields
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 
@@ -22,16 +24,19 @@ if TYPE_CHECKING:
     from airflow_provider_ray.clusters.selection import Clusters
 
 
-class RayServeOperator(BaseOperator):
+class RayServeOperator(RedactsRenderedFields):
     """Wait until a Serve application or route is available, call it, and return the decoded JSON answer as XCom.
 
-    A call is repeated only if it did not reach the application or was turned away: after a failed connection, a 503, or
-    a 404 while the application is not running. A GET is also repeated after a broken connection, and after a 408 while
-    the application is not running. In deferrable mode the triggerer waits and a worker makes the call. The cluster's
-    token is never sent to Serve; the connection has a separate field for Serve's token.
+    A call is repeated only if it did not reach the application or was turned away: after a failed connection, a 503, a
+    429, or a 404 while the application is not running. A GET is also repeated after a broken connection, and after a
+    408 while the application is not running. In deferrable mode the triggerer waits and a worker makes the call. The
+    log shows what is being waited for, and a line about the answer. The cluster's token is never sent to Serve; the
+    connection has a separate field for Serve's token.
 
     :param application: name of the application; None when ``path`` is the complete route. (templated)
-    :param path: path below the application's route prefix, or from Serve's root. (templated)
+    :param path: path below the application's route prefix, or from Serve's root, such as ``/items?n=3``. It is
+        appended as it is: the default ``/`` asks for the prefix with a slash at its end, as FastAPI wants it, and an
+        empty path for the prefix without one. (templated)
     :param conn_id: connection of type ``ray``. It may be given in any form that names exactly one cluster: an id, a
         list of one, or a label selector that matches one. (templated)
     :param method: GET, POST, PUT or DELETE. (templated)
@@ -97,10 +102,10 @@ class RayServeOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Call the application, after waiting for it here or in the triggerer."""
         self._check_arguments()
-        conn_id, end_time = resolve_one(self.conn_id), time() + self.timeout
-        if self.deferrable and not self._answers(conn_id):
-            self.defer(trigger=self._trigger(conn_id, end_time), method_name="execute_complete")
-        return self._call(conn_id, self.timeout)
+        hook, end_time = RayHook(resolve_one(self.conn_id)), time() + self.timeout
+        if self.deferrable and not self._answers(hook):
+            self.defer(trigger=self._trigger(hook.conn_id, end_time), method_name="execute_complete")
+        return self._call(hook, self.timeout)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Call the application that the trigger has found ready."""
@@ -109,13 +114,24 @@ class RayServeOperator(BaseOperator):
         if fault := event["fault"]:
             raise RayError.from_json(fault)
         # The cluster that the task waited for, even if a selector matches another one by now.
-        return self._call(event["conn_id"], max(event["end_time"] - time(), self.request_timeout))
+        return self._call(
+            RayHook(event["conn_id"], accepted=True), max(event["end_time"] - time(), self.request_timeout)
+        )
 
-    def _answers(self, conn_id: str) -> bool:
-        return RayHook(conn_id).run(lambda client: self._route(client).url()) is not None
+    def redact_rendered_fields(self) -> None:
+        """Have Airflow mask credentials in what is sent; on its own, it goes by the names of headers alone."""
+        from airflow_provider_ray.client.credentials import find_secrets, header_secrets
 
-    def _call(self, conn_id: str, timeout: float) -> Any:
-        return RayHook(conn_id).run(
+        headers = self.headers if isinstance(self.headers, Mapping) else {}
+        texts = {name: value for name, value in headers.items() if isinstance(value, str)}
+        for secret in header_secrets(texts) | find_secrets([self.path, self.data]):
+            mask_secret(secret)
+
+    def _answers(self, hook: RayHook) -> bool:
+        return hook.run(lambda client: self._route(client).url(within=self.timeout)) is not None
+
+    def _call(self, hook: RayHook, timeout: float) -> Any:
+        return hook.run(
             lambda client: self._route(client).call(
                 poll_interval=self.poll_interval,
                 timeout=timeout,
@@ -130,7 +146,7 @@ class RayServeOperator(BaseOperator):
     def _route(self, client: RayClient) -> ServeRoute:
         from airflow_provider_ray.client.serving.application import ServeRoute
 
-        return ServeRoute(client, self.application, self.path, self.submission_id)
+        return ServeRoute(client, self.application, self.path, self.submission_id, logger=self.log)
 
     def _trigger(self, conn_id: str, end_time: float) -> RayServeTrigger:
         return RayServeTrigger(
@@ -144,12 +160,9 @@ class RayServeOperator(BaseOperator):
 
     def _check_arguments(self) -> None:
         from airflow_provider_ray.client.api.serve import check_request
-        from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.serving.application import check_route
         from airflow_provider_ray.client.values import as_json
 
-        if not isinstance(self.path, str):
-            raise RayConfigError("path", repr(self.path), "a path such as /predict")
-        if not isinstance(self.max_answer_bytes, int) or self.max_answer_bytes < 1:
-            raise RayConfigError("max_answer_bytes", repr(self.max_answer_bytes), "a number of bytes above 0")
-        check_request(self.method, self.headers)
+        check_route(self.application, self.path, self.submission_id)
+        check_request(self.method, self.headers, self.max_answer_bytes)
         as_json("data", self.data)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
-from airflow_provider_ray.compat.tasks import fail_sensor
+from airflow_provider_ray.compat.tasks import fail_sensor, has_checked_before
 from airflow_provider_ray.compat.templates import is_literal
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
@@ -19,7 +19,7 @@ from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_ray.client.clusters.survey import Findings, Room
+    from airflow_provider_ray.client.clusters.survey import Findings, Rejections, Room
     from airflow_provider_ray.clusters.selection import Clusters
     from airflow_provider_ray.compat.templates import Resolvable
 
@@ -76,6 +76,7 @@ class RayClusterSensor(BaseSensorOperator):
         self.require = require
         self.deferrable = deferrable
         self._said = ""
+        self._rejections: Rejections | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode; deferrable mode defers only if the clusters do not meet the conditions yet."""
@@ -98,19 +99,23 @@ class RayClusterSensor(BaseSensorOperator):
         """Check the clusters once."""
         conn_ids = resolve(self.conn_id)
         required = self._required(conn_ids)
-        findings = self._look(conn_ids)
+        findings = self._look(conn_ids, conn_ids if has_checked_before(context) else ())
         if findings.is_over(required):
             return PokeReturnValue(is_done=True, xcom_value=self._result(findings, required))
         self._said = findings.tell(self.log, self._said)
         return PokeReturnValue(is_done=False)
 
-    def _look(self, conn_ids: Sequence[str]) -> Findings:
-        from airflow_provider_ray.client.clusters.survey import find, survey
+    def _look(self, conn_ids: Sequence[str], accepted: Sequence[str] = ()) -> Findings:
+        from airflow_provider_ray.client.clusters.survey import Rejections, find, survey
         from airflow_provider_ray.client.sync import run_sync
 
         room = self._room()
         configs = {conn_id: RayHook(conn_id).get_config() for conn_id in conn_ids}
-        return find(run_sync(partial(survey, configs)), room)
+        # In reschedule mode, it begins anew with each poke, and the sensor's own timeout is the bound.
+        self._rejections = self._rejections or Rejections()
+        self._rejections.accepted.update(accepted)
+        answers = run_sync(partial(survey, configs, self._rejections.accepted))
+        return find(self._rejections.judged(answers), room)
 
     def _result(self, findings: Findings, required: int) -> dict[str, Any]:
         from airflow_provider_ray.client.errors import RayConfigError, RayError

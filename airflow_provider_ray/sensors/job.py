@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
-from airflow_provider_ray.compat.tasks import fail_sensor
+from airflow_provider_ray.compat.tasks import fail_sensor, has_checked_before
 from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
+from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.links import RayJobLink
 from airflow_provider_ray.task_log.position import XComPosition
 from airflow_provider_ray.triggers.job import RayJobTrigger
@@ -30,8 +31,9 @@ class RayJobSensor(BaseSensorOperator):
     """Wait until a job has succeeded; fail if it failed or was stopped.
 
     The XCom is ``{"conn_id", "submission_id", "status", "seconds"}``. A sensor does not own the job: nothing that
-    happens to the task stops it. With ``soft_fail``, the task is skipped instead of failing, whatever the job or the
-    cluster does; an invalid argument or connection still fails it.
+    happens to the task stops it. Unless the task has a ``retry_policy``, a job that failed or was stopped fails the
+    task without a retry. With ``soft_fail``, the task is skipped instead of failing, whatever the job or the cluster
+    does; an invalid argument or connection still fails it.
 
     :param submission_id: the job. (templated)
     :param metadata: instead of an id, entries that the job's metadata must contain; the newest such job counts, and
@@ -69,6 +71,8 @@ class RayJobSensor(BaseSensorOperator):
         poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
+        # What has become of the job is final: by default, another attempt is made only for other faults.
+        kwargs.setdefault("retry_policy", RayRetryPolicy(delay=None))
         super().__init__(poke_interval=poke_interval, **kwargs)
         check_clusters(conn_id, one=True)
         self.submission_id = submission_id
@@ -76,6 +80,7 @@ class RayJobSensor(BaseSensorOperator):
         self.conn_id = conn_id
         self.deferrable = deferrable
         self.fetch_logs = fetch_logs
+        self._accepted = False
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode; deferrable mode defers only if the job has not ended yet."""
@@ -99,6 +104,7 @@ class RayJobSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the job once."""
+        self._accepted = self._accepted or has_checked_before(context)
         conn_id = resolve_one(self.conn_id)
         outcome = self._look(conn_id)
         if outcome is None:
@@ -117,7 +123,11 @@ class RayJobSensor(BaseSensorOperator):
             logger=self.log if self.fetch_logs else None,
             fault_budget=fault_budget,
         )
-        return RayHook(conn_id).run(looking)
+        hook = RayHook(conn_id, accepted=self._accepted)
+        outcome = hook.run(looking)
+        # The next poke sits out a rotation of the credentials.
+        self._accepted = hook.accepted
+        return outcome
 
     def _result(self, context: Context, conn_id: str, outcome: Outcome) -> dict[str, Any]:
         from airflow_provider_ray.client.errors import RayError, RayJobTimeout
@@ -130,6 +140,7 @@ class RayJobSensor(BaseSensorOperator):
             job = outcome.result(conn_id, config)
         except RayError as error:
             fail_sensor(self, error, timed_out=isinstance(error, RayJobTimeout))
+        self.log.info("Ray job %s on %s: %s", job.submission_id, conn_id, job.summary)
         return {
             "conn_id": conn_id,
             "submission_id": job.submission_id,

@@ -20,7 +20,6 @@ from airflow_provider_ray.task_log.drain import has_read, log_stream
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.ray_client import RayClient
-    from airflow_provider_ray.client.config import ClusterConfig
     from airflow_provider_ray.client.errors import RayError
 
 log = logging.getLogger(__name__)
@@ -80,15 +79,16 @@ class RayTrigger(BaseTrigger):
     def _failed(self, fault: RayError) -> dict[str, Any]:
         """The event for a fault."""
 
-    async def _config(self, conn_id: str) -> ClusterConfig:
-        """The cluster of a connection."""
-        return await looked_up(RayHook(conn_id).aget_config())
+    async def _client(self, conn_id: str, *, accepted: bool) -> AbstractAsyncContextManager[RayClient]:
+        """The client that all triggers of this process share for a cluster.
 
-    async def _client(self, conn_id: str) -> AbstractAsyncContextManager[RayClient]:
-        """The client that all triggers of this process share for a cluster."""
+        :param accepted: the cluster has accepted the credentials before, so a rejection is sat out.
+        """
         from airflow_provider_ray.client.sharing.shared_client import shared_client
 
-        return shared_client(await self._config(conn_id))
+        # A hook of its own: the shared client may outlive this trigger.
+        look_up = RayHook(conn_id).aget_config
+        return shared_client(await looked_up(look_up()), look_up, accepted=accepted)
 
 
 def until(moment: float) -> float:

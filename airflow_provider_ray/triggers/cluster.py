@@ -46,7 +46,8 @@ class RayClusterTrigger(RayTrigger):
 
         async with AsyncExitStack() as stack:
             clients = {
-                conn_id: await stack.enter_async_context(await self._client(conn_id)) for conn_id in self.conn_ids
+                conn_id: await stack.enter_async_context(await self._client(conn_id, accepted=False))
+                for conn_id in self.conn_ids
             }
             findings = await wait_for_room(
                 clients,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from airflow.sdk import TaskInstanceState
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.compat.triggerer import amask_secret, state_of
+from airflow_provider_ray.compat.triggerer import amask_secret, looked_up, state_of
 from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.job_spec import JobSpec
     from airflow_provider_ray.client.api.models import JobDetails
     from airflow_provider_ray.client.api.ray_client import RayClient
-    from airflow_provider_ray.client.config import ClusterConfig
     from airflow_provider_ray.client.errors import RayError
     from airflow_provider_ray.client.jobs.outcome import Outcome
 
@@ -84,6 +83,8 @@ class RayJobTrigger(RayTrigger):
     :param end_time: when to give up, in seconds since the epoch; None for never. The wait for room is added to it.
     :param startup_end_time: when to give up on a job that is still PENDING, likewise.
     :param fetch_logs: write the driver log to the task log.
+    :param secrets: what to mask in logs, ``{"secrets": [...]}`` as
+        :func:`~airflow_provider_ray.jobs.encryption.encrypt` returns it.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class RayJobTrigger(RayTrigger):
         end_time: float | None = None,
         startup_end_time: float | None = None,
         fetch_logs: bool = False,
+        secrets: str | None = None,
     ) -> None:
         super().__init__()
         self.role = role
@@ -111,7 +113,8 @@ class RayJobTrigger(RayTrigger):
         self.end_time = end_time
         self.startup_end_time = startup_end_time
         self.fetch_logs = fetch_logs
-        self._known_config: ClusterConfig | None = None
+        self.secrets = secrets
+        self._known_client: RayClient | None = None
         self._submitting = False
 
     async def on_kill(self) -> None:
@@ -140,9 +143,12 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.outcome import Outcome, watch
 
         ti = self.task_instance
-        async with await self._client(self.conn_id) as client:
+        if self.secrets is not None:
+            await looked_up(amask_secret(decrypt(self.secrets)["secrets"]))
+        # The operator or sensor has reached the cluster before it deferred.
+        async with await self._client(self.conn_id, accepted=True) as client:
             # When the task is killed, Airflow may be too slow to look the connection up again.
-            self._known_config = client.config
+            self._known_client = client
             waited = 0.0 if self.submission is None else await self._submit(client, self.submission)
             if self.role == "submitter":
                 return self._event(SUBMITTED, Outcome())
@@ -187,7 +193,6 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.submission import check_package, post
 
         spec = JobSpec(**decrypt(submission["spec"]))
-        await amask_secret(dict(spec.runtime_env.get("env_vars") or {}))
         has_limit = client.config.max_jobs is not None
         if not has_limit:
             await self._refuse_if_late(client, spec)
@@ -251,9 +256,10 @@ class RayJobTrigger(RayTrigger):
         from airflow_provider_ray.client.jobs.waiting import stop_job
 
         is_own = self._is_own(job)
-        config = self._known_config if is_own else None
+        look_up = RayHook(job["conn_id"]).aget_config
+        config = self._known_client.config if is_own and self._known_client else await look_up()
         # A separate client, so that no queue delays a stop.
-        async with RayClient(config or await RayHook(job["conn_id"]).aget_config()) as client:
+        async with RayClient(config, look_up, accepted=True) as client:
             return await stop_job(
                 client,
                 job["submission_id"],

@@ -45,9 +45,10 @@ class RayServeTrigger(RayTrigger):
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_ray.client.serving.application import ServeRoute
 
-        async with await self._client(self.conn_id) as client:
-            route = ServeRoute(client, self.application, self.path, self.submission_id)
-            await route.wait(poll_interval=self.poll_interval, timeout=max(until(self.end_time), 0))
+        # The operator has reached the cluster before it deferred.
+        async with await self._client(self.conn_id, accepted=True) as client:
+            route = ServeRoute(client, self.application, self.path, self.submission_id, logger=self.log)
+            await route.wait(poll_interval=self.poll_interval, timeout=until(self.end_time))
         return self._event(READY, None)
 
     def _failed(self, fault: RayError) -> dict[str, Any]:

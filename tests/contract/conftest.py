@@ -128,7 +128,9 @@ async def served(cluster: Cluster) -> str:
     """The submission_id of the job that has deployed the application, one per cluster and run of the tests."""
     name = f"serve-{uuid.uuid4().hex[:8]}"
     if cluster.fake is not None:
+        cluster.fake.serve_options["root_path"] = "/base"
         cluster.fake.deploy(APPLICATION, PREFIX, _answer)
+        cluster.fake.deploy(f"{APPLICATION}-fastapi", f"{PREFIX}-fastapi", _fastapi)
     settings = {"port": cluster.serve_port, "name": APPLICATION, "route_prefix": PREFIX, "big": BIG_ANSWER_BYTES}
     spec = JobSpec(
         entrypoint=command("python deploy.py", settings),
@@ -138,6 +140,13 @@ async def served(cluster: Cluster) -> str:
     async with RayClient(cluster.config) as client:
         await submit(client, spec)
     return name
+
+
+async def _fastapi(request: web.Request) -> web.Response:
+    """The other one."""
+    if request.path.endswith("/"):
+        return web.json_response({"fastapi": True})
+    return web.Response(status=307, headers={"Location": f"http://{request.host}/base{request.path}/"})
 
 
 async def _answer(request: web.Request) -> web.Response:

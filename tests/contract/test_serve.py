@@ -15,8 +15,8 @@ WAIT = {"poll_interval": 0.5, "timeout": 90.0}
 
 async def test_waiting_for_an_application(cluster: Cluster, client: RayClient, served: str) -> None:
     url = await ServeRoute(client, APPLICATION, "/", served).wait(**WAIT)
-    assert url == f"http://127.0.0.1:{cluster.serve_port}{PREFIX}"
-    assert await ServeRoute(client, None, f"{PREFIX}/sub").wait(**WAIT) == f"{url}/sub"
+    assert url == f"http://127.0.0.1:{cluster.serve_port}{PREFIX}/"
+    assert await ServeRoute(client, None, f"{PREFIX}/sub").wait(**WAIT) == f"{url}sub"
     details = await client.serve.details()
     application = details.applications[APPLICATION]
     assert (application.status, application.route_prefix) == ("RUNNING", PREFIX)
@@ -33,6 +33,20 @@ async def test_calls(client: RayClient, served: str, method: str) -> None:
     headers = {key.lower(): value for key, value in answer["headers"].items()}
     assert headers["x-own"] == "1"
     assert not {"authorization", "x-ray-authorization"} & set(headers)
+
+
+async def test_the_routes_are_not_below_the_root_path(cluster: Cluster, client: RayClient, served: str) -> None:
+    assert (await ServeRoute(client, APPLICATION, "/sub", served).call(**WAIT))["path"] == "/sub"
+    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/base/base/contract/sub' not found"):
+        await client.serve.call(f"http://127.0.0.1:{cluster.serve_port}/base{PREFIX}/sub")
+
+
+async def test_a_slash_at_the_end_is_kept(client: RayClient, served: str) -> None:
+    name = f"{APPLICATION}-fastapi"
+    assert await ServeRoute(client, name, "/", served).call(**WAIT, method="POST") == {"fastapi": True}
+    there, advice = rf"http://127.0.0.1:\d+/base{PREFIX}-fastapi/", "write the path with the slash at its end"
+    with pytest.raises(RayServeBadAnswer, match=rf"307: redirected to {there}, .*; {advice}$"):
+        await ServeRoute(client, name, "").call(**WAIT, method="POST")
 
 
 async def test_the_application_outlives_its_job(client: RayClient, served: str) -> None:
@@ -66,5 +80,5 @@ async def test_a_missing_route(cluster: Cluster, client: RayClient, served: str)
         await ServeRoute(client, None, "/nowhere").wait(poll_interval=0.2, timeout=0.5)
     with pytest.raises(RayServeNotReady, match="no such application"):
         await ServeRoute(client, "nobody", "/").wait(poll_interval=0.2, timeout=0.5)
-    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/nowhere' not found\. Ping .*/-/routes"):
+    with pytest.raises(RayServeBadAnswer, match=r"404: Path '/base/nowhere' not found\. Ping .*/-/routes"):
         await client.serve.call(f"http://127.0.0.1:{cluster.serve_port}/nowhere")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -57,3 +59,39 @@ def test_a_demonstration_that_is_ended_leaves_nothing_running(
     assert process.returncode == code
     assert airflow_processes.processes(directory / "airflow") == []
     assert local.load(directory / "ray") == []
+
+
+@pytest.mark.timeout(900)
+def test_what_stays_up_can_be_used_from_another_shell(tmp_path: Path) -> None:
+    def run(*arguments: str) -> tuple[int | None, str]:
+        with demo(tmp_path, *arguments) as process:
+            printed, complaint = process.communicate(timeout=400)
+        assert "Traceback" not in complaint
+        return process.returncode, printed
+
+    assert run("status") == (1, "Nothing is running; start it with:  make up\n")
+    try:
+        code, started = run("up")
+        assert code == 0, started
+        where = started[started.index("Airflow: ") :]
+        # A second `up` starts nothing, and says the same as `status`.
+        assert run("up") == run("status") == (0, where)
+        assert where.count("(running)") == 3
+        shell = {"AIRFLOW_HOME": str(tmp_path / "up" / "airflow"), "PATH": os.environ["PATH"]}
+        listed, clusters = (
+            subprocess.run(
+                [sys.executable, "-m", "airflow", *words, "--output", "json"],
+                env=shell,
+                cwd=tmp_path,
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+            for words in (("dags", "list"), ("ray", "clusters"))
+        )
+        assert {dag["dag_id"] for dag in json.loads(listed)} >= {"ray_processing_fan_out"}
+        assert [row["health"] for row in json.loads(clusters)] == ["healthy"] * 3
+    finally:
+        code, stopped = run("down")
+    assert "up: stopped" in stopped
+    assert run("status")[0] == 1

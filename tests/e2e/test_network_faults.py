@@ -122,15 +122,14 @@ def bad_gateways(network: Network, report: Report) -> None:
 def refused_credentials(network: Network, report: Report, status: int) -> None:
     """What a token that was rotated looks like: Ray's own answer to the wrong one, or to none."""
     replaced = {401: (b"Authorization:", b"X-Nothing-Here:"), 403: (b"Bearer ", b"Bearer x")}[status]
-    expected = "the attempt fails with the reason; the retry resumes the job"
+    expected = "the task keeps waiting"
     with report.case(f"{status} during a job, for {SHORTER} s", expected) as seen:
         run = network.start(DEFERRED)
         run.wait_until_watched()
         with network.proxy.faulty(Fault(replace=replaced)):
             time.sleep(SHORTER)
-        run.ended(seen, "SUCCEEDED")
-        assert run.task("count")["try_number"] > 1
-        assert f": {status}" in run.text("count") or f"{status} " in run.text("count")
+        ends_in_one_attempt(run, seen)
+        assert "RayAuth" not in run.text("count")
 
 
 CASES: Mapping[str, tuple[int, Callable[..., None]]] = {

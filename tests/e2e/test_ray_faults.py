@@ -67,7 +67,7 @@ class SpareCluster:
         shutil.rmtree(self.cluster.temp_dir)
         os.mkdir(self.cluster.temp_dir)
         head.start(self.cluster, head.find_ray(), self._options)
-        eventually(lambda: run_sync(lambda: head.answers(self.cluster)) or None, "the head", BACK_SECONDS)
+        eventually(lambda: run_sync(lambda: head.answering_session(self.cluster)), "the head", BACK_SECONDS)
 
 
 def job_process(spare: SpareCluster, report: Report) -> None:

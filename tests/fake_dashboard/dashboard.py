@@ -180,7 +180,11 @@ class Dashboard:
         }
         for each in self._cluster.applications.values():
             built = each.route_prefix if each.status == "RUNNING" else None
-            details["http_options"] = {"host": "127.0.0.1", "port": self._cluster.serve_port, "root_path": ""}
+            details["http_options"] = {
+                "host": "127.0.0.1",
+                "port": self._cluster.serve_port,
+                **self._cluster.serve_options,
+            }
             details["applications"][each.name] = {
                 "name": each.name,
                 "route_prefix": built,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import threading
 from typing import Any, Literal, Self
@@ -21,6 +22,7 @@ class FakeDashboard(FakeCluster):
 
     :param ray_version: what the cluster says it is; old ones refuse what they do not know.
     :param token: bearer token that the dashboard demands.
+    :param proxy_login: ``user:password`` that a proxy in front of the dashboard demands, keeping the header to itself.
     :param prefix: path below which the dashboard lives.
     :param shared_serve_port: port of Serve, which others may take as well, as real clusters do; 0 for any free one.
     :param tls: makes the dashboard (not Serve) speak HTTPS.
@@ -31,6 +33,7 @@ class FakeDashboard(FakeCluster):
         *,
         ray_version: str = "2.60.0",
         token: str | None = None,
+        proxy_login: str | None = None,
         prefix: str = "",
         tls: ssl.SSLContext | None = None,
         shared_serve_port: int | None = None,
@@ -38,6 +41,7 @@ class FakeDashboard(FakeCluster):
         super().__init__(ray_version, token)
         self.prefix = prefix
         self.tls = tls
+        self.proxy_login = proxy_login
         self._shared_serve_port = shared_serve_port
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -119,9 +123,13 @@ class FakeDashboard(FakeCluster):
         browser = request.headers.get("User-Agent", "").startswith("Mozilla") or "Origin" in request.headers
         if request.method != "GET" and browser:
             return web.Response(status=405, text="Method Not Allowed for browser traffic.")
+        if self.proxy_login and not _has_login(request, self.proxy_login):
+            return web.Response(status=401, text="Who are you?", headers={"WWW-Authenticate": "Basic"})
         if self.token is None or request.path.removeprefix(self.prefix) in OPEN_PATHS:
             return await handler(request)
-        given = request.headers.get("Authorization") or request.headers.get("X-Ray-Authorization")
+        given = request.headers.get("X-Ray-Authorization")
+        if self.proxy_login is None:
+            given = request.headers.get("Authorization") or given
         if not given:
             return web.Response(status=401, text="Unauthorized: Missing authentication token")
         if given != f"Bearer {self.token}":
@@ -129,9 +137,8 @@ class FakeDashboard(FakeCluster):
         return await handler(request)
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
-        routes = {
-            each.route_prefix: each for each in self.applications.values() if each.routed and each.status == "RUNNING"
-        }
+        running = [each for each in self.applications.values() if each.routed and each.status == "RUNNING"]
+        routes = {each.route_prefix: each for each in running if each.route_prefix is not None}
         if request.path == "/-/routes":
             return web.json_response({route: each.name for route, each in routes.items()})
         if request.path == "/-/healthz":
@@ -140,8 +147,13 @@ class FakeDashboard(FakeCluster):
             if f"{request.path}/".startswith(f"{route.rstrip('/')}/"):
                 answer = routes[route].answer
                 return await answer(request) if callable(answer) else web.json_response(answer)
-        where = f"http://{request.host}/-/routes"
-        return _plain(404, f"Path '{request.path}' not found. Ping {where} for available routes.")
+        path = f"{self.serve_options['root_path']}{request.path}"
+        return _plain(404, f"Path '{path}' not found. Ping http://.../-/routes for available routes.")
+
+
+def _has_login(request: web.Request, login: str) -> bool:
+    basic = f"Basic {base64.b64encode(login.encode()).decode()}"
+    return request.headers.get("Authorization") == basic
 
 
 async def _listen(runner: web.AppRunner, tls: ssl.SSLContext | None, shared_port: int | None = None) -> int:

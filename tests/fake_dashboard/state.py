@@ -123,7 +123,7 @@ class Application:
     """A Serve application: the body of its answers, or a handler that makes them."""
 
     name: str
-    route_prefix: str
+    route_prefix: str | None
     answer: Handler | Any
     status: str = "RUNNING"
     message: str = ""
@@ -135,7 +135,8 @@ class FakeCluster:
 
     ``has_status`` is False for a cluster whose autoscaler has not spoken yet. ``used`` are amounts in use besides those
     of its jobs, ``reserved`` what placement groups use and hold, ``demands`` lines about what waits for resources,
-    ``drivers`` what is running without the Jobs API.
+    ``drivers`` what is running without the Jobs API. ``serve_options`` are HTTP options that Serve reports besides its
+    address; as in Ray, a ``root_path`` there does not move the routes.
 
     :param ray_version: what the cluster says it is; old ones refuse what they do not know.
     :param token: bearer token that the dashboard demands.
@@ -175,6 +176,7 @@ class FakeCluster:
         self.log_write_bytes = 64 * 1024
         self.log_write_pause = 0.0
         self.serve_port = 0
+        self.serve_options: dict[str, Any] = {"root_path": "", "ssl_certfile": None}
 
     def deploy(self, name: str, route_prefix: str, answer: Handler | Any, **state: Any) -> Application:
         """Make an application known; it answers as soon as its status is RUNNING and it is routed."""

@@ -26,6 +26,7 @@ from airflow_provider_ray.client.states import SUCCEEDED
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.local import head
 from airflow_provider_ray.local.ports import is_free
+from tests.snippets import snippets
 
 T = TypeVar("T")
 
@@ -111,10 +112,17 @@ def test_trial_job_leaves_no_record_and_down_finds_what_outlived_the_head(tmp_pa
         psutil.Process(cluster.pid).kill()
         psutil.Process(cluster.pid).wait()
         assert head.processes([cluster])
+        assert [state for _, state in local.status(tmp_path)] == ["head is gone"]
     finally:
         local.down(tmp_path)
     assert not head.processes([cluster])
     assert_freed(cluster)
+
+
+def test_snippet_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = [each for each in snippets() if "local_clusters(" in each.code]
+    exec(compile(snippet.code, snippet.place, "exec"), {})
+    assert len(capsys.readouterr().out.split(",")) == 2
 
 
 def test_head_that_ray_refuses_to_start_is_reported_with_its_log(tmp_path: Path) -> None:

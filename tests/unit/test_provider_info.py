@@ -55,10 +55,11 @@ def test_secret_extras_have_names_that_airflow_masks() -> None:
     from airflow.sdk._shared.secrets_masker import redact
 
     fields: dict[str, Any] = {name: {"X": "value"} for name in ("auth_headers", "serve_auth_headers")}
-    assert redact({**fields, "serve_token": "value"}) == {
+    assert redact({**fields, "serve_token": "value", "cluster_token": "value"}) == {
         "auth_headers": {"X": "***"},
         "serve_auth_headers": {"X": "***"},
         "serve_token": "***",
+        "cluster_token": "***",
     }
 
 

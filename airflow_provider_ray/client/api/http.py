@@ -1,4 +1,4 @@
-"""One aiohttp session per cluster and event loop: credentials, TLS, timeouts, and status -> error.
+"""One aiohttp session per server and event loop: credentials, timeouts, and status -> error.
 
 Redirects are not followed (a login page is an error, and credentials stay with the address they were given for),
 proxy variables of the environment are not read, and cookies are not kept.
@@ -12,8 +12,8 @@ import io
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,10 +23,11 @@ from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.addresses import redirection
 from airflow_provider_ray.client.errors import (
     RayAuthError,
+    RayAuthLapsed,
     RayClusterUnavailable,
-    RayConfigError,
     RayNotADashboard,
     RayNotFound,
     RayRequestError,
@@ -35,12 +36,14 @@ from airflow_provider_ray.client.errors import (
 from airflow_provider_ray.client.json_text import sanitized
 
 if TYPE_CHECKING:
-    from airflow_provider_ray.client.config import ClusterConfig
+    from airflow_provider_ray.client.api.access import Access
+    from airflow_provider_ray.client.config import ClusterConfig, Endpoint
 
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
 USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
 _LATER = frozenset({408, 425, 429})
+_TITLE = re.compile(r"<title>\s*(\S[^<]{0,200})</title>", re.IGNORECASE)
 # The head asks its agent and answers the agent's 4xx with a 500.
 _WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
 
@@ -48,48 +51,43 @@ T = TypeVar("T")
 
 
 class Http:
-    """Requests to one base URL with one set of credentials.
+    """Requests to one of a cluster's servers, with the credentials for it.
 
-    :param base_url: ``scheme://host:port/prefix`` without a trailing slash.
-    :param config: timeouts and TLS settings.
-    :param token: bearer token for this base URL, or None.
-    :param headers: additional headers for this base URL.
-    :param token_field: where the connection holds the token, for the error that asks for one.
+    :param access: the cluster's configuration, as it is at the moment of a request.
+    :param endpoint: picks the server from it.
+    :param accepted: the server is known to have accepted the credentials before.
     """
 
     def __init__(
-        self,
-        base_url: str,
-        config: ClusterConfig,
-        *,
-        token: str | None,
-        headers: Mapping[str, str],
-        token_field: str = "password",
+        self, access: Access, endpoint: Callable[[ClusterConfig], Endpoint], *, accepted: bool = False
     ) -> None:
-        self.base_url = base_url
-        self._config = config
-        self._token_field = token_field
-        self._headers = CIMultiDict({"User-Agent": USER_AGENT})
-        self._headers.update(headers)
-        if token:
-            # Ray's second header is for proxies that own the first.
-            name = "X-Ray-Authorization" if "Authorization" in self._headers else "Authorization"
-            self._headers[name] = f"Bearer {token}"
-        self._timeout = aiohttp.ClientTimeout(
-            total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
-            sock_connect=config.connect_timeout,
-            sock_read=config.read_timeout,
-        )
-        # A log may flow for as long as it likes, as long as it flows.
-        self.stream_timeout = aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
+        self.accepted = accepted
+        self._access = access
+        self._endpoint = endpoint
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def base_url(self) -> str:
+        """``scheme://host:port/prefix`` without a trailing slash; empty if requests name their complete URL."""
+        return self._endpoint(self._access.config).url
+
+    @property
+    def stream_timeout(self) -> aiohttp.ClientTimeout:
+        """Limits for a log, which may flow for as long as it likes, as long as it flows."""
+        config = self._access.config
+        return aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
+
     async def __aenter__(self) -> Self:
+        await self._access.open(accepted=self.accepted)
+        config = self._access.config
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=await asyncio.to_thread(_tls, self._config)),
+            connector=aiohttp.TCPConnector(),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            timeout=self._timeout,
+            timeout=aiohttp.ClientTimeout(
+                total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
+                sock_connect=config.connect_timeout,
+                sock_read=config.read_timeout,
+            ),
             trust_env=False,
         )
         return self
@@ -119,43 +117,128 @@ class Http:
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time limit grows with their number."""
-        seconds = self._config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
-        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._config.connect_timeout)
+        config = self._access.config
+        seconds = config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=config.connect_timeout)
         # aiohttp sends a file piece by piece, but would write bytes in one go and block the event loop.
-        async with self.open("PUT", path, data=io.BytesIO(body), timeout=limits) as response:
+        async with self.open("PUT", path, data=lambda: io.BytesIO(body), timeout=limits) as response:
             await response.read()
 
     @asynccontextmanager
     async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer once its status is known to be a success.
 
+        A request that was rejected is repeated at once if the connection has other credentials by then: nothing has
+        processed it.
+
         :raises RayRequestError: also for faults while the body is read inside the block.
+        :raises RayAuthLapsed: when the credentials were rejected, but had been accepted before or have been replaced.
         """
-        async with self.raw(method, path, **options) as response:
-            if not 200 <= response.status < 300:
-                raise await self._refusal(self._name(method, path), response)
+        async with AsyncExitStack() as stack:
+            try:
+                response = await self._send(stack, method, path, **options)
+            except RayAuthLapsed as error:
+                if not error.has_renewed:
+                    raise
+                response = await self._send(stack, method, path, **options)
             yield response
 
+    async def _send(self, stack: AsyncExitStack, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
+        """The answer, if it is a success; the stack closes it."""
+        version = self._access.version
+        async with AsyncExitStack() as sending:
+            response = await sending.enter_async_context(self.raw(method, path, **options))
+            if not 200 <= response.status < 300:
+                fault = await self._refusal(self._name(method, path), response)
+                raise await self._judged(fault, version)
+            await stack.enter_async_context(sending.pop_all())
+        return response
+
     @asynccontextmanager
-    async def raw(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and yield the answer, whatever its status; network faults become our errors."""
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | Callable[[], io.BytesIO] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and yield the answer, whatever its status; network faults become our errors.
+
+        :param headers: additional headers.
+        :param data: the body, or what opens it.
+        """
         if self._session is None:
             raise RuntimeError("The client is used outside of its 'async with' block.")
-        name = self._name(method, path)
+        access, name = self._access, self._name(method, path)
+        if access.tls is None and not await access.is_renewed(access.version):
+            raise RayAuthLapsed(name, access.result)
+        version, endpoint = access.version, self._endpoint(access.config)
         try:
             async with self._session.request(
-                method, self.base_url + path, allow_redirects=False, **options
+                method,
+                endpoint.url + path,
+                allow_redirects=False,
+                ssl=access.tls or True,
+                headers=_headers(endpoint, headers),
+                data=data() if callable(data) else data,
+                **options,
             ) as response:
                 yield response
         except (aiohttp.ClientError, OSError) as error:
-            raise _fault(name, error) from error
+            raise await self._judged(_fault(name, error), version) from error
+
+    async def is_renewed(self, version: int) -> bool:
+        """Look rejected credentials up again; whether others are in use now.
+
+        :param version: :attr:`version` when the request was sent.
+        """
+        return await self._access.is_renewed(version)
+
+    @property
+    def version(self) -> int:
+        """Increases when other credentials come into use."""
+        return self._access.version
 
     def _name(self, method: str, path: str) -> str:
         return f"{method} {self.base_url}{path}"
 
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
-        said = await read_reason(response)
-        return refusal(name, response.status, said, response.headers.get("Location"), self._token_field)
+        if 300 <= response.status < 400:
+            return RayRequestRefused(name, f"{response.status}: {self.redirection(response)}", response.status)
+        return refusal(name, response.status, await read_reason(response), self._endpoint(self._access.config))
+
+    def redirection(self, response: aiohttp.ClientResponse) -> str:
+        """What an answer says that redirects, and what to change."""
+        field = self._endpoint(self._access.config).address_field
+        return redirection(str(response.url), response.headers.get("Location"), field)
+
+    async def _judged(self, fault: RayRequestError, version: int) -> RayRequestError:
+        """The fault, or a passing one if it is about credentials that were accepted before or have been replaced."""
+        if not fault.about_credentials:
+            return fault
+        is_renewed = await self.is_renewed(version)
+        if fault.transient or not (is_renewed or self.accepted):
+            return fault
+        now = "the connection has changed, and what it holds now is used" if is_renewed else self._access.result
+        lapsed = RayAuthLapsed.from_message(f"{fault}; {now}")
+        lapsed.status, lapsed.has_renewed = fault.status, is_renewed
+        return lapsed
+
+
+def _headers(endpoint: Endpoint, more: Mapping[str, str] | None) -> CIMultiDict[str]:
+    """Headers of a request."""
+    headers = CIMultiDict({"User-Agent": USER_AGENT})
+    headers.update(endpoint.headers)
+    if endpoint.basic_auth:
+        headers["Authorization"] = endpoint.basic_auth
+    if endpoint.token:
+        # Ray's second header is for proxies that own the first.
+        name = "X-Ray-Authorization" if "Authorization" in headers else "Authorization"
+        headers[name] = f"Bearer {endpoint.token}"
+    headers.update(more or {})
+    return headers
 
 
 async def read_reason(response: aiohttp.ClientResponse) -> str:
@@ -190,26 +273,22 @@ def decoded(text: bytes, answer: type[T]) -> T:
     return msgspec.convert(sanitized(json.loads(text)), answer)
 
 
-def refusal(
-    name: str, status: int, text: str, location: str | None = None, token_field: str = "password"
-) -> RayRequestError:
-    """The error for an answer that is not a success."""
+def refusal(name: str, status: int, text: str, endpoint: Endpoint) -> RayRequestError:
+    """The error for an answer that is neither a success nor a redirect."""
     said = _reason(text)
-    if status == 401:
-        hint = f"the cluster requires a token; set it in the {token_field} field of the connection"
-        return RayAuthError(name, f"401, {hint} ({said})", status)
-    if status == 403:
-        hint = f"the token in the {token_field} field of the connection was rejected"
-        return RayAuthError(name, f"403, {hint} ({said})", status)
+    if status in (401, 403):
+        return RayAuthError(name, f"{status}, {endpoint.advice(status)} ({said})", status)
     if status == 404:
         return RayNotFound(name, f"404: {said}", status)
     wrapped = _WRAPPED.search(text) if status == 500 else None
     meant = int(wrapped[1]) if wrapped else status
-    if meant in _LATER or meant >= 500:
+    # Ray's 501 says that Serve is not installed.
+    if meant in _LATER or (meant >= 500 and meant != 501):
         return RayClusterUnavailable(name, f"{status}: {said}", status)
-    if 300 <= status < 400:
-        said = f"redirected to {location!r}: a login page?"
-    return RayRequestRefused(name, f"{status}: {said}", status)
+    refused = RayRequestRefused(name, f"{status}: {said}", status)
+    # How nginx rejects a client certificate that is no longer valid.
+    refused.about_credentials = status == 400 and "SSL certificate" in text
+    return refused
 
 
 def _fault(name: str, error: aiohttp.ClientError | OSError) -> RayRequestError:
@@ -217,7 +296,9 @@ def _fault(name: str, error: aiohttp.ClientError | OSError) -> RayRequestError:
     if isinstance(error, aiohttp.ClientSSLError):
         untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
         advice = "set ca_cert in the connection to the CA that signed it" if untrusted else "is it an https port?"
-        return RayRequestRefused(name, f"TLS: {error}; {advice}")
+        refused = RayRequestRefused(name, f"TLS: {error}; {advice}")
+        refused.about_credentials = True
+        return refused
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return RayClusterUnavailable(name, f"no connection: {error}", never_sent=True)
     if isinstance(error, TimeoutError):
@@ -225,34 +306,17 @@ def _fault(name: str, error: aiohttp.ClientError | OSError) -> RayRequestError:
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return RayNotADashboard(name, f"the address or the answer is not HTTP: {error}")
     # A server that misses a client certificate hangs up without a word (TLS 1.3), or resets the connection.
-    hung_up = isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) == errno.ECONNRESET
-    advice = "; does it demand a client certificate (client_cert)?" if hung_up and " https:" in name else ""
-    return RayClusterUnavailable(name, f"{type(error).__name__}: {error}{advice}")
-
-
-def _tls(config: ClusterConfig) -> ssl.SSLContext | bool:
-    """TLS settings of a cluster; loading the system's CAs takes a while, so not for plain HTTP."""
-    if not any(url and url.startswith("https:") for url in (config.url, config.serve_url)):
-        return True
-    ca_file = config.verify if isinstance(config.verify, str) else None
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise RayConfigError("ca_cert", f"{ca_file!r} ({error})", "the path of a readable PEM file") from error
-    if config.verify is False:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if config.client_cert:
-        try:
-            # Without a password OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(config.client_cert, config.client_key, password="")
-        except OSError as error:
-            got = f"{config.client_cert!r} with key {config.client_key!r} ({error})"
-            raise RayConfigError("client_cert", got, "readable PEM files that belong together") from error
-    return context
+    reset = isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) == errno.ECONNRESET
+    has_hung_up = (reset or isinstance(error.__cause__ or error, ssl.SSLError)) and " https:" in name
+    advice = "; does it demand a client certificate (client_cert)?" if has_hung_up else ""
+    away = RayClusterUnavailable(name, f"{type(error).__name__}: {error}{advice}")
+    away.about_credentials = has_hung_up
+    return away
 
 
 def _reason(text: str) -> str:
-    """The last line with words: Ray answers with an entire server traceback, or two."""
+    """The title of a page, else the last line with words: Ray answers with an entire server traceback, or two."""
+    if title := _TITLE.search(text):
+        return title[1]
     lines = [line.strip() for line in text.splitlines() if any(character.isalnum() for character in line)]
     return lines[-1][:500] if lines else "no reason given"

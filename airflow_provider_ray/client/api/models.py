@@ -21,8 +21,6 @@ Milliseconds = Annotated[int, Meta(ge=0, lt=253_402_300_800_000)]
 Amount = Annotated[float, Meta(ge=0, le=2.0**63)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
-_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
-
 T = TypeVar("T")
 
 
@@ -90,6 +88,11 @@ class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "st
             return None
         return (self.end_time_ms - self.start_time_ms) / 1000
 
+    @property
+    def summary(self) -> str:
+        """The status in a few words, such as "SUCCEEDED after 12 s"."""
+        return self.status if self.seconds is None else f"{self.status} after {self.seconds:.0f} s"
+
 
 class ClusterVersion(Answer, frozen=True, kw_only=True):
     """What ``GET /api/version`` reports.
@@ -146,15 +149,16 @@ class Application(Answer, frozen=True, kw_only=True):
 
 
 class HttpOptions(Answer, frozen=True, kw_only=True):
-    """How Serve's HTTP proxies listen."""
+    """How Serve's HTTP proxies listen.
+
+    ``root_path`` is left out on purpose: it is for a proxy in front of Serve that strips it, and Serve itself has no
+    routes below it (Ray 2.49-2.60).
+
+    :param ssl_certfile: certificate of proxies that speak HTTPS (Ray 2.50+).
+    """
 
     port: Port | None = None
-    root_path: str | None = None
-
-    def __post_init__(self) -> None:
-        # It becomes part of the address that requests are sent to, and any job can set it.
-        if not _PLAIN_PATH.fullmatch(self.root_path or ""):
-            raise ValueError(f"Expected a plain path such as `/base` as root_path, got {self.root_path!r:.200}")
+    ssl_certfile: str | None = None
 
 
 class ServeDetails(Answer, frozen=True, kw_only=True):
@@ -174,9 +178,9 @@ class ServeDetails(Answer, frozen=True, kw_only=True):
         return self.http_options.port if self.http_options else None
 
     @property
-    def root_path(self) -> str:
-        """Prefix before every route, usually empty."""
-        return (self.http_options.root_path if self.http_options else None) or ""
+    def has_tls(self) -> bool:
+        """Whether the HTTP proxies speak HTTPS."""
+        return self.http_options is not None and bool(self.http_options.ssl_certfile)
 
 
 # The state API's own maximum; without a limit it leaves out all rows after the first hundred.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
-from airflow_provider_ray.client.errors import RayRequestError
+from airflow_provider_ray.client.errors import RayAuthError, RayRequestError
 from airflow_provider_ray.client.states import PENDING, RUNNING
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class NodeHealth:
             self._nodes = {node.node_id: node for node in await self._cluster.nodes()}
         except RayRequestError as error:
             # It says nothing about the nodes. A transient fault also affects polling the job, which decides.
-            is_news = not error.transient and not self._has_refused
+            is_refusal = not error.transient or isinstance(error, RayAuthError)
+            is_news = is_refusal and not self._has_refused
             self._has_refused = self._has_refused or is_news
             log.log(logging.WARNING if is_news else logging.DEBUG, "Cannot list the nodes: %s", error)
             return

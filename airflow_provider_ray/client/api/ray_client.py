@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from airflow_provider_ray.client.api.access import Access
 from airflow_provider_ray.client.api.capacity import Capacity, read_capacity
 from airflow_provider_ray.client.api.cluster import Cluster
 from airflow_provider_ray.client.api.http import Http
@@ -26,19 +29,44 @@ class RayClient:
             print(await client.jobs.list())
 
     :param config: the cluster.
+    :param look_up: reads the configuration again when the cluster rejects its credentials; without it, only the files
+        that it names are read again.
+    :param accepted: the cluster has accepted the credentials before, so a rejection is a passing fault.
     """
 
-    def __init__(self, config: ClusterConfig) -> None:
-        self.config = config
-        self._dashboard = Http(config.url, config, token=config.token, headers=config.auth_headers)
+    def __init__(
+        self,
+        config: ClusterConfig,
+        look_up: Callable[[], Awaitable[ClusterConfig]] | None = None,
+        *,
+        accepted: bool = False,
+    ) -> None:
+        self._access = Access(config, look_up)
+        self._dashboard = Http(self._access, attrgetter("dashboard"), accepted=accepted)
         # A client of its own: the cluster's token must never reach an application.
-        self._applications = Http(
-            "", config, token=config.serve_token, headers=config.serve_auth_headers, token_field="serve_token"
-        )
+        self._applications = Http(self._access, attrgetter("applications"))
         self.jobs = Jobs(self._dashboard)
         self.cluster = Cluster(self._dashboard)
-        self.serve = Serve(self._dashboard, self._applications, config)
+        self.serve = Serve(self._dashboard, self._applications, self._access)
         self.health = NodeHealth(self.cluster)
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The cluster, as it was looked up last."""
+        return self._access.config
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the dashboard is known to have accepted the credentials before.
+
+        Set it as soon as that is certain. Before that, rejected credentials are an error at once, since somebody has
+        mistyped them; after that, they are being rotated.
+        """
+        return self._dashboard.accepted
+
+    @accepted.setter
+    def accepted(self, accepted: bool) -> None:
+        self._dashboard.accepted = accepted
 
     async def capacity(self) -> Capacity:
         """What the cluster has and does; see :func:`~airflow_provider_ray.client.api.capacity.read_capacity`."""
@@ -46,6 +74,7 @@ class RayClient:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
+            opening.push_async_callback(self._access.close)
             await opening.enter_async_context(self._dashboard)
             await opening.enter_async_context(self._applications)
             self._open = opening.pop_all()

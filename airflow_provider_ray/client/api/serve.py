@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
 from multidict import CIMultiDict
@@ -14,13 +17,35 @@ from yarl import URL
 
 from airflow_provider_ray.client.api.http import Http, read_reason
 from airflow_provider_ray.client.api.models import ServeDetails
-from airflow_provider_ray.client.config import ClusterConfig, check_headers
+from airflow_provider_ray.client.config import check_headers
 from airflow_provider_ray.client.durations import seconds
-from airflow_provider_ray.client.errors import RayConfigError, RayServeBadAnswer
+from airflow_provider_ray.client.errors import RayAuthLapsed, RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
 from airflow_provider_ray.client.values import as_json
 
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.access import Access
+
 METHODS = ("GET", "POST", "PUT", "DELETE")
+
+# Route prefix -> application.
+Routes: TypeAlias = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeAnswer:
+    """What an application has answered.
+
+    :param value: the decoded JSON; None for an empty answer.
+    :param status: HTTP status.
+    :param size: bytes of the body.
+    :param seconds: from the request to the end of the answer.
+    """
+
+    value: Any
+    status: int
+    size: int
+    seconds: float
 
 
 class Serve:
@@ -28,12 +53,13 @@ class Serve:
 
     :param dashboard: requests to the dashboard, which carry the cluster's token.
     :param proxy: requests to Serve's own HTTP proxy, which carry Serve's credentials or none.
+    :param access: the cluster's configuration.
     """
 
-    def __init__(self, dashboard: Http, proxy: Http, config: ClusterConfig) -> None:
+    def __init__(self, dashboard: Http, proxy: Http, access: Access) -> None:
         self._dashboard = dashboard
         self._proxy = proxy
-        self._config = config
+        self._access = access
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options, as the dashboard knows them."""
@@ -42,23 +68,36 @@ class Serve:
     async def base_url(self, details: ServeDetails | None = None) -> str | None:
         """Address of Serve's proxy; None while Serve is not running and the connection does not specify it.
 
-        Ray reports bind addresses and addresses inside the cluster, so the host is that of the dashboard. Port and root
-        path, which any job can set, were checked when they were decoded.
+        Ray reports bind addresses and addresses inside the cluster, so the host is that of the dashboard. The port,
+        which any job can set, was checked when it was decoded.
 
-        :raises RayConfigError: when the dashboard is behind TLS, which says nothing about Serve's address.
+        :raises RayConfigError: when the dashboard or Serve itself is behind TLS, so that the address must be known.
         """
-        if self._config.serve_url:
-            return self._config.serve_url
-        if self._config.url.startswith("https:"):
+        if self._access.config.serve_url:
+            return self._access.config.serve_url
+        if self._access.config.url.startswith("https:"):
             raise RayConfigError("serve_url", "nothing", "the address of Serve, since the dashboard's is behind TLS")
         details = details or await self.details()
         if details.port is None:
             return None
-        host = URL(self._config.url).host_subcomponent
-        return f"http://{host}:{details.port}{details.root_path.rstrip('/')}"
+        if details.has_tls:
+            raise RayConfigError("serve_url", "nothing", "the https address of Serve, whose proxies speak TLS")
+        return f"http://{URL(self._access.config.url).host_subcomponent}:{details.port}"
 
-    async def routes(self, base_url: str) -> Mapping[str, str]:
-        """Routes that the proxy knows by now, route prefix -> application; requested on a separate connection."""
+    async def routes(self, base_url: str) -> Routes:
+        """Routes that the proxy knows by now."""
+        return await self._ask_for_routes(base_url)
+
+    async def routes_of_many(self, base_url: str, connections: int) -> Sequence[Routes]:
+        """The same from that many connections at once, which several proxies may have accepted."""
+        return await asyncio.gather(*(self._ask_for_routes(base_url) for _ in range(connections)))
+
+    def paced(self, seconds: float) -> float:
+        """Seconds until the next check of someone who wants to pause for that long."""
+        return seconds
+
+    async def _ask_for_routes(self, base_url: str) -> Routes:
+        """Ask on a connection of its own."""
         return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str], headers={"Connection": "close"})
 
     async def call(
@@ -70,42 +109,54 @@ class Serve:
         headers: Mapping[str, str] | None = None,
         request_timeout: float | timedelta = 60.0,
         max_answer_bytes: int = 1024 * 1024,
-    ) -> Any:
-        """Call a route and return the decoded JSON of its answer; None for an empty one.
+    ) -> ServeAnswer:
+        """Call a route and return its answer.
 
         :param request_timeout: limit for the entire request, in seconds or as a ``timedelta``; it is passed to
             Ray 2.54+, which then gives up as well.
         :param max_answer_bytes: largest answer that is accepted.
-        :raises RayConfigError: when the method or a header cannot be sent.
+        :raises RayConfigError: when the method or a header cannot be sent, or the limit is no number.
         :raises RayServeBadAnswer: for an error status, for an answer that is too large, or not the JSON that XCom can
             hold (no NaN, no integers over 64 bits, no NUL and no half of a surrogate pair in strings).
         :raises RayClusterUnavailable: when there is no answer.
+        :raises RayAuthLapsed: when the credentials were rejected and have been replaced in the connection since.
         """
-        check_request(method, headers)
+        check_request(method, headers, max_answer_bytes)
         request_timeout = seconds("request_timeout", request_timeout)
         options: dict[str, Any] = {} if data is None else {"data": as_json("data", data).encode()}
-        limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._config.connect_timeout)
+        limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._access.config.connect_timeout)
         sent = CIMultiDict({"x-request-timeout-seconds": str(request_timeout)})
         if data is not None:
             sent["Content-Type"] = "application/json"
         sent.update(headers or {})
+        started, version = monotonic(), self._proxy.version
         async with self._proxy.raw(method, url, headers=sent, timeout=limits, **options) as response:
             request = f"{method} {url}"
             if not 200 <= response.status < 300:
-                text = await read_reason(response)
-                raise RayServeBadAnswer(f"{request}: {response.status}: {text[:500]}", response.status)
+                said = f"{response.status}: {await self._said(response)}"
+                if response.status in (401, 403) and await self._proxy.is_renewed(version):
+                    raise RayAuthLapsed(request, said, response.status)
+                raise RayServeBadAnswer(f"{request}: {said}", response.status)
             answer = await _read_capped(response, request, max_answer_bytes)
-            return _decoded(answer, request, response)
+            value = _decoded(answer, request, response)
+            return ServeAnswer(value, response.status, len(answer), monotonic() - started)
+
+    async def _said(self, response: aiohttp.ClientResponse) -> str:
+        if 300 <= response.status < 400:
+            return self._proxy.redirection(response)
+        return (await read_reason(response))[:500]
 
 
-def check_request(method: str, headers: Mapping[str, str] | None) -> None:
+def check_request(method: Any, headers: Any, max_answer_bytes: Any) -> None:
     """Reject a request that cannot be sent.
 
     :raises RayConfigError: naming the field.
     """
-    if method.upper() not in METHODS:
+    if not isinstance(method, str) or method.upper() not in METHODS:
         raise RayConfigError("method", repr(method), f"one of {', '.join(METHODS)}")
-    check_headers("headers", headers or {})
+    check_headers("headers", {} if headers is None else headers)
+    if not isinstance(max_answer_bytes, int) or max_answer_bytes < 1:
+        raise RayConfigError("max_answer_bytes", repr(max_answer_bytes), "a number of bytes above 0")
 
 
 async def _read_capped(response: aiohttp.ClientResponse, request: str, max_bytes: int) -> bytes:

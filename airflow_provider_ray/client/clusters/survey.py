@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,16 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.capacity import Capacity
 from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.api.retry import patience
 from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
 from airflow_provider_ray.client.clusters.health import healthy_or_fault
-from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
+from airflow_provider_ray.client.errors import (
+    RayAuthError,
+    RayAuthLapsed,
+    RayClusterUnavailable,
+    RayConfigError,
+    RayError,
+)
 from airflow_provider_ray.client.jobs.waiting import intervals
 from airflow_provider_ray.client.values import number, whole_number
 
@@ -26,17 +33,44 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.jobs.log_relay import Logger
 
 
-async def survey(configs: Mapping[str, ClusterConfig]) -> dict[str, Capacity | RayError]:
+async def survey(
+    configs: Mapping[str, ClusterConfig], accepted: Collection[str] = ()
+) -> dict[str, Capacity | RayError]:
     """Capacities of many clusters, or the errors that came instead.
 
     All are queried at the same time; one that has not answered after ``pacing.ANSWER_SECONDS`` is unavailable, whatever
     its own timeouts are, and does not delay the others.
 
     :param configs: the clusters by connection id.
+    :param accepted: those that have accepted their credentials before; for them a rejection is a passing fault.
     """
-    within = pacing.ANSWER_SECONDS
-    answers = await ask_all([Question(RayClient(config), RayClient.capacity, within) for config in configs.values()])
+    questions: list[Question[Capacity]] = [
+        Question(RayClient(config, accepted=conn_id in accepted), RayClient.capacity, pacing.ANSWER_SECONDS)
+        for conn_id, config in configs.items()
+    ]
+    answers = await ask_all(questions)
     return dict(zip(configs, answers, strict=True))
+
+
+class Rejections:
+    """Since when clusters have rejected credentials that they accepted before, by connection id."""
+
+    def __init__(self) -> None:
+        self.accepted: set[str] = set()  # connections whose credentials have been accepted
+        self._since: dict[str, float] = {}
+
+    def judged(self, answers: Mapping[str, Capacity | RayError]) -> dict[str, Capacity | RayError]:
+        """The answers; after ``[ray] auth_budget`` seconds, a rejection is no longer a passing fault."""
+        return {conn_id: self._judge(conn_id, answer) for conn_id, answer in answers.items()}
+
+    def _judge(self, conn_id: str, answer: Capacity | RayError) -> Capacity | RayError:
+        if isinstance(answer, Capacity):
+            self.accepted.add(conn_id)
+        if not isinstance(answer, RayAuthLapsed):
+            self._since.pop(conn_id, None)
+            return answer
+        since = self._since.setdefault(conn_id, monotonic())
+        return answer if monotonic() - since < patience(answer) else RayAuthError.from_message(str(answer))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +223,14 @@ async def wait_for_room(
     :param timeout: seconds from now.
     :param logger: gets what the clusters lack, whenever that changes.
     """
-    deadline, pauses, said = monotonic() + timeout, intervals(poll_interval), ""
+    deadline, pauses, said, rejections = monotonic() + timeout, intervals(poll_interval), "", Rejections()
     while True:
         within = pacing.ANSWER_SECONDS
         asking = [answer_of(client.capacity(), client.config.url, within) for client in clients.values()]
         answers = await asyncio.gather(*asking)
-        findings = find(dict(zip(clients, answers, strict=True)), room)
+        for client, answer in zip(clients.values(), answers, strict=True):
+            client.accepted = client.accepted or isinstance(answer, Capacity)
+        findings = find(rejections.judged(dict(zip(clients, answers, strict=True))), room)
         left = deadline - monotonic()
         if findings.is_over(required) or left <= 0:
             return findings

@@ -66,6 +66,8 @@ class DriverLog:
         self._within_line = False
         self._waited_for = 0.0
         self._keeps_up = True
+        self._progress = b""
+        self._next_progress = 0.0
 
     async def deliver(self, job: JobDetails, *, final: bool = False, within: float | None = None) -> None:
         """Deliver the new complete lines, unless the last read was only a moment ago or too many logs are being read.
@@ -154,6 +156,15 @@ class DriverLog:
                     return
         if final and rest:
             await self._hand_over(relay, rest + b"\n", missing=1)
+        elif b"\r" in rest:
+            self._show_progress(relay, rest)
+
+    def _show_progress(self, relay: Relay, line: bytes) -> None:
+        """Show the last state of an incomplete line that a progress bar rewrites; the line itself is still to come."""
+        state = _visible(line)
+        if state != self._progress and monotonic() >= self._next_progress:
+            self._progress, self._next_progress = state, monotonic() + pacing.LOG_PROGRESS_SECONDS
+            _show(relay, state)
 
     async def _hand_over(self, relay: Relay, text: bytes, missing: int = 0) -> bytes:
         """Show the complete lines and return the rest."""
@@ -191,7 +202,12 @@ def _age(job: JobDetails) -> float:
 
 
 def _show(relay: Relay, line: bytes) -> None:
-    relay.show(line.rstrip(b"\r").decode("utf-8", "replace"), len(line))
+    relay.show(_visible(line).decode("utf-8", "replace"), len(line))
+
+
+def _visible(line: bytes) -> bytes:
+    """What a terminal shows of a line in the end: a carriage return starts it anew, as progress bars do."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 def _whole_characters(text: bytes) -> bytes:

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.credentials import without_secrets
 from airflow_provider_ray.client.errors import RayError, RayJobError, RayJobFailed, RayJobStopped, RayJobTimeout
 from airflow_provider_ray.client.jobs.driver_log import DriverLog, Position, last_lines
 from airflow_provider_ray.client.jobs.submission import get_for_certain
@@ -87,7 +90,7 @@ class Outcome:
         verdicts: Mapping[str, tuple[type[RayJobError], str]] = {
             FAILED: (RayJobFailed, "failed"),
             STOPPED: (RayJobStopped, "was stopped"),
-            PENDING: (RayJobTimeout, "did not start in time"),
+            PENDING: (RayJobTimeout, "did not start in time; Ray gives it up after 900 s unless configured otherwise"),
         }
         kind, what = verdicts.get(self.job.status, (RayJobTimeout, "did not end in time"))
         url = config.job_url(str(self.job.submission_id))
@@ -162,6 +165,7 @@ async def look(
             job = await retrying(lambda: find_job(client, metadata or {}, installation), fault_budget)
     except RayError as fault:
         return Outcome(fault=fault)
+    client.accepted = True
     if job is None or not is_terminal(job.status):
         return None
     if logger:
@@ -170,4 +174,7 @@ async def look(
 
 
 async def _ended(client: RayClient, job: JobDetails) -> Outcome:
-    return Outcome(job=job, log_tail=() if job.status == SUCCEEDED else await last_lines(client, job))
+    """What is said about the job is shown in many places; pip repeats its addresses, with the passwords in them."""
+    log_tail = () if job.status == SUCCEEDED else await last_lines(client, job)
+    said = msgspec.structs.replace(job, message=without_secrets(job.message))
+    return Outcome(job=said, log_tail=without_secrets(log_tail))

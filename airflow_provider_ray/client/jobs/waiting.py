@@ -56,8 +56,10 @@ async def wait_for_job(
     deadline = None if timeout is None else monotonic() + timeout
     startup_deadline = None if startup_timeout is None else monotonic() + startup_timeout
     polls, job, known = Polls(intervals(poll_interval)), None, None
+    client.accepted = client.accepted or owned
     while True:
         job = known or await _next(client, submission_id, polls, was_there=owned or job is not None)
+        client.accepted = True
         if is_terminal(job.status):
             if log is not None:
                 await log.deliver(job, final=True)

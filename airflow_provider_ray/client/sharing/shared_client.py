@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ from airflow_provider_ray.client.api.models import ClusterVersion
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sharing.shared_jobs import SharedJobs
+from airflow_provider_ray.client.sharing.shared_serve import SharedServe
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.http import Http
@@ -46,11 +46,13 @@ class SharedClient(RayClient):
 
     cluster: SharedCluster
     jobs: SharedJobs
+    serve: SharedServe
 
-    def __init__(self, config: ClusterConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ClusterConfig, look_up: Callable[[], Awaitable[ClusterConfig]] | None = None) -> None:
+        super().__init__(config, look_up)
         self.jobs = SharedJobs(self._dashboard)
         self.cluster = SharedCluster(self._dashboard)
+        self.serve = SharedServe(self._dashboard, self._applications, self._access)
         self._capacity = SharedAnswer[Capacity](
             super().capacity, period=pacing.CAPACITY_SECONDS, longest_pause=pacing.LONGEST_PAUSE_SECONDS
         )
@@ -72,28 +74,38 @@ class SharedClient(RayClient):
         await self._capacity.close()
         await self.cluster.close()
         await self.jobs.close()
+        await self.serve.close()
         if self._opening is not None:
             (opened,) = await asyncio.gather(self._opening, return_exceptions=True)
             if opened is self:
                 await self.__aexit__(None, None, None)
 
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, list[SharedClient]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def shared_client(config: ClusterConfig) -> AsyncIterator[RayClient]:
+async def shared_client(
+    config: ClusterConfig,
+    look_up: Callable[[], Awaitable[ClusterConfig]] | None = None,
+    *,
+    accepted: bool = False,
+) -> AsyncIterator[RayClient]:
     """The client that everyone in this event loop uses for a cluster with this configuration.
 
+    When the cluster rejects its credentials, all who use it get new ones.
+
     :param config: the cluster.
+    :param look_up: see :class:`RayClient`; that of the first user counts.
+    :param accepted: likewise; of one user, it holds for all.
     """
-    clients = _clients.setdefault(asyncio.get_running_loop(), {})
-    # In memory only: it holds the credentials.
-    key = repr(astuple(config))
-    if key not in clients:
-        clients[key] = SharedClient(config)
-    client = clients[key]
+    clients = _clients.setdefault(asyncio.get_running_loop(), [])
+    client = next((each for each in clients if each.config == config), None)
+    if client is None:
+        client = SharedClient(config, look_up)
+        clients.append(client)
     client.users += 1
+    client.accepted = client.accepted or accepted
     try:
         # Giving up must not break off the opening for the others.
         await asyncio.shield(client.opened())
@@ -101,6 +113,6 @@ async def shared_client(config: ClusterConfig) -> AsyncIterator[RayClient]:
     finally:
         client.users -= 1
         if not client.users:
-            del clients[key]
+            clients.remove(client)
             # Runs to its end, however often the last user is cancelled.
             await asyncio.shield(asyncio.create_task(client.close()))

@@ -1,10 +1,11 @@
-"""A job that deploys a Serve application and ends; the application stays."""
+"""A job that deploys Serve applications and ends; the applications stay."""
 
 from __future__ import annotations
 
 import json
 import sys
 
+from fastapi import FastAPI
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -15,7 +16,7 @@ settings = json.loads(sys.argv[1])
 @serve.deployment
 class Answers:
     async def __call__(self, request: Request) -> Response:
-        path = request.url.path.removeprefix(settings["route_prefix"])
+        path = request.scope["path"].removeprefix(request.scope["root_path"])
         if path == "/error":
             raise RuntimeError("as the test wants it")
         if path == "/text":
@@ -27,6 +28,23 @@ class Answers:
         return JSONResponse({**seen, "headers": dict(request.headers), "body": json.loads(body) if body else None})
 
 
-serve.start(http_options={"host": "127.0.0.1", "port": settings["port"]})
-application = Answers.bind()  # type: ignore[attr-defined]
-serve.run(application, name=settings["name"], route_prefix=settings["route_prefix"])
+app = FastAPI()
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+@serve.ingress(app)
+class WithFastAPI:
+    @app.post("/")
+    async def root(self) -> dict[str, bool]:
+        return {"fastapi": True}
+
+
+# The root_path is for a proxy in front of Serve; that there is none makes the test.
+serve.start(http_options={"host": "127.0.0.1", "port": settings["port"], "root_path": "/base"})
+name, route_prefix = settings["name"], settings["route_prefix"]
+serve.run(Answers.bind(), name=name, route_prefix=route_prefix)  # type: ignore[attr-defined]
+serve.run(
+    WithFastAPI.bind(),  # type: ignore[attr-defined]
+    name=f"{name}-fastapi",
+    route_prefix=f"{route_prefix}-fastapi",
+)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from airflow.cli import cli_parser
+from airflow.configuration import AIRFLOW_HOME
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.clusters.health import HEAD_DEAD
@@ -177,6 +178,12 @@ def test_what_there_is_not_ends_with_a_message(hpc: FakeDashboard, words: tuple[
 
 def test_no_clusters_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows(capsys) == []
+
+
+def test_no_clusters_at_all_says_where_it_looked(capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"There is no connection of type ray in the database of {AIRFLOW_HOME}, AIRFLOW_CONN_")
 
 
 def test_without_a_database(hpc: FakeDashboard, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import re
 from typing import Any
 
 import pytest
@@ -196,3 +198,33 @@ def test_the_callers_headers_are_copied() -> None:
     config = ClusterConfig.from_fields(host="ray.example", extra={"auth_headers": headers})
     headers["X-Key"] = "changed"
     assert config.auth_headers == {"X-Key": "a"}
+
+
+def test_a_login_is_for_a_proxy_and_the_token_has_a_field_of_its_own() -> None:
+    extra = {"cluster_token": "t0ken", "serve_token": "s3rve"}
+    config = ClusterConfig.from_fields(host="ray.example", login="üser", password="p ä:ss", extra=extra)
+    assert config.dashboard.basic_auth == f"Basic {base64.b64encode('üser:p ä:ss'.encode()).decode()}"
+    assert (config.dashboard.token, config.applications.token) == ("t0ken", "s3rve")
+    assert config.applications.basic_auth is None
+    assert not {"t0ken", "p ä:ss"} & set(re.split(r"['\"]", repr(config) + repr(config.dashboard)))
+    alone = ClusterConfig.from_fields(host="ray.example", login="user", password="secret")
+    assert alone.dashboard.token is None
+    without = ClusterConfig.from_fields(host="ray.example", extra={"cluster_token": "t0ken"})
+    assert (without.dashboard.token, without.dashboard.basic_auth) == ("t0ken", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"login": "a:b", "password": SECRET}, "login"),
+        ({"login": "a\n", "password": SECRET}, "login"),
+        ({"login": "a", "password": f"{SECRET}\n"}, "password"),
+        ({"login": "a", "password": SECRET, "extra": {"auth_headers": {"authorization": SECRET}}}, "login"),
+        ({"password": SECRET, "extra": {"cluster_token": "another"}}, "cluster_token"),
+    ],
+)
+def test_bad_logins(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(RayConfigError) as caught:
+        ClusterConfig.from_fields(host="ray.example", **fields)
+    assert caught.value.field == field
+    assert SECRET not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from datetime import timedelta
@@ -159,3 +160,24 @@ def test_connection_line_without_a_dashboard(dashboard: FakeDashboard, monkeypat
         ok, line = RayHook("fake").test_connection()
         assert not ok
         assert reason in line
+
+
+def test_a_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeDashboard(token="t0ken-of-ray", proxy_login="user:pass phrase") as fake:
+        for fields, said in (
+            (
+                {"login": "user", "password": "pass phrase", "extra": {"cluster_token": "t0ken-of-ray"}},
+                "token accepted",
+            ),
+            ({"login": "user", "password": "wrong"}, "401, login and password of the connection were rejected"),
+            ({"login": "user", "password": "pass phrase"}, "cluster wants another token in the cluster_token field"),
+            ({"password": "t0ken-of-ray"}, "401"),
+        ):
+            connect(monkeypatch, "fake", fake, **fields)
+            assert said in RayHook("fake").test_connection()[1]
+        connect(
+            monkeypatch, "fake", fake, login="user", password="pass phrase", extra={"cluster_token": "t0ken-of-ray"}
+        )
+        assert RayHook("fake").submit_job("true")
+        basic = base64.b64encode(b"user:pass phrase").decode()
+        assert redact(f"a pass phrase b {basic} c t0ken-of-ray") == "a *** b *** c ***"

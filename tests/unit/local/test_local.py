@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ import pytest
 from airflow_provider_ray import local
 from airflow_provider_ray.local import head
 from airflow_provider_ray.local.ports import Ports, choose_ports, is_free
+from tests.fake_dashboard import FakeDashboard
 
 StandIn = Callable[[str], str]
 
@@ -154,6 +156,43 @@ class TestConnections:
         assert json.loads(variables["AIRFLOW_CONN_RAY_LOCAL_1"]) == local.connections(clusters)["ray_local_1"]
 
 
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("session", "pid", "expected"),
+        [
+            ("session_1", None, "running"),
+            ("session_1", 1, "head is gone"),
+            ("session_0", None, "another cluster answers"),
+        ],
+    )
+    def test_session_and_head_say_whether_a_cluster_is_still_ours(
+        self,
+        tmp_path: Path,
+        stand_in: StandIn,
+        started: list[local.LocalCluster],
+        session: str,
+        pid: int | None,
+        expected: str,
+    ) -> None:
+        mine = start(started, stand_in("exec sleep 300"), tmp_path, "mine")
+        count([mine], 1)
+        with FakeDashboard() as fake:
+            port = int(fake.url.rpartition(":")[2])
+            write_state(
+                tmp_path, replace(mine, session=session, pid=pid or mine.pid, ports=replace(mine.ports, dashboard=port))
+            )
+            assert [state for _, state in local.status(tmp_path)] == [expected]
+
+    def test_head_that_does_not_answer(
+        self, tmp_path: Path, stand_in: StandIn, started: list[local.LocalCluster]
+    ) -> None:
+        mine = start(started, stand_in("exec sleep 300"), tmp_path, "mine")
+        with closing(listener(0)) as silent:
+            write_state(tmp_path, replace(mine, ports=replace(mine.ports, dashboard=silent.getsockname()[1])))
+            silent.close()
+            assert [state for _, state in local.status(tmp_path)] == ["not answering"]
+
+
 class TestProcesses:
     def test_stop_ends_what_left_the_session_and_nothing_else(
         self, tmp_path: Path, stand_in: StandIn, started: list[local.LocalCluster]
@@ -215,6 +254,17 @@ class TestProcesses:
 
 
 class TestUp:
+    def test_prefix_names_clusters_and_connections(self, tmp_path: Path) -> None:
+        planned = local._plan(2, tmp_path, local.LocalOptions(prefix="gpu"))
+        assert list(local.connections(planned)) == ["gpu_1", "gpu_2"]
+        for each in planned:
+            Path(each.temp_dir).rmdir()
+
+    @pytest.mark.parametrize("prefix", ["", "1a", "a-b", "a b", "ä"])
+    def test_prefix_that_cannot_name_a_variable_is_refused(self, prefix: str) -> None:
+        with pytest.raises(local.LocalClusterError, match=r"prefix: got .*, expected a letter, then letters, digits"):
+            local.LocalOptions(prefix=prefix)
+
     def test_head_that_dies_is_reported_and_the_others_are_stopped(self, tmp_path: Path, stand_in: StandIn) -> None:
         second = choose_ports(["a", "b"])[1].dashboard
         script = f"""case "$*" in *dashboard-port={second}*) echo 'no luck' >&2; exit 3;; esac; exec sleep 300"""

@@ -378,10 +378,13 @@ def test_no_healthy_cluster_leaves_the_job_to_the_next_attempt(clusters: Cluster
     assert attempts.store["ray_job"] == before
 
 
-def test_refused_credentials_are_no_reason_to_leave_a_job_behind(clusters: Clusters, attempts: Attempts) -> None:
+def test_refused_credentials_are_no_reason_to_leave_a_job_behind(
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "AUTH_BUDGET_SECONDS", 0.5)
     clusters["a"].default_outcome = AT_WORK
     run(attempts, wait_for_completion=False)
-    clusters["a"].fail(403, times=1)
+    clusters["a"].fail(403, times=1000)
     with pytest.raises(errors.RayAuthError):
         run(attempts, 2)
     assert not clusters["b"].jobs

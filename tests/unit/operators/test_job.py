@@ -124,9 +124,9 @@ def test_a_job_out_of_sight_is_left_to_the_next_attempt_or_stopped(
     dashboard: FakeDashboard, attempts: Attempts, deferrable: bool, last_try: bool, left: str
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
-    dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
+    dashboard.fail(418, method="GET", path="/api/jobs/")
     context = attempts.context(try_number=2 if last_try else 1, max_tries=1)
-    with pytest.raises(errors.RayAuthError, match="403"):
+    with pytest.raises(errors.RayRequestRefused, match="418"):
         run(operator(deferrable=deferrable), context)
     assert dashboard.jobs[only_job(dashboard)].status == left
 
@@ -136,8 +136,8 @@ def test_a_job_out_of_sight_is_stopped_when_the_policy_wants_no_retry(
     dashboard: FakeDashboard, attempts: Attempts, deferrable: bool
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
-    dashboard.fail(403, method="GET", path="/api/jobs/", text="Forbidden: Invalid authentication token")
-    with pytest.raises(errors.RayAuthError, match="403"):
+    dashboard.fail(418, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused, match="418"):
         run(operator(deferrable=deferrable, retry_policy=RayRetryPolicy()), attempts.context(max_tries=3))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -239,6 +239,82 @@ def test_values_of_variables_whose_names_are_secret_are_masked(
     context["params"] = {"given": "t0ken-of-an-api"}
     task.render_template_fields(context)
     assert redact("the driver says t0ken-of-an-api anywhere") == "the driver says *** anywhere"
+
+
+LEAKS: list[tuple[dict[str, Any], str]] = [
+    ({"working_dir": "https://a.blob.core.windows.net/c/d.zip?sp=r&sig=aB3x9yZsig01"}, "aB3x9yZsig01"),
+    ({"py_modules": ["https://ci:p4ssw0rd@files.example/m.zip"]}, "p4ssw0rd"),
+    (
+        {"pip": {"packages": ["a"], "pip_install_options": ["--index-url=https://ci:p4ssw0rd@pypi.example/"]}},
+        "p4ssw0rd",
+    ),
+    ({"uv": ["pkg @ git+https://ghp_16C7e42F292c6912E7@github.com/a/b"]}, "ghp_16C7e42F292c6912E7"),
+    ({"conda": {"channels": ["https://conda.example/t/tk-1234-abcd/chan"]}}, "tk-1234-abcd"),
+    ({"container": {"image": "i", "run_options": ["--env=DB_PASSWORD=hunter2!"]}}, "hunter2!"),
+]
+
+
+@MODES
+@pytest.mark.parametrize(("runtime_env", "secret"), LEAKS)
+def test_credentials_in_a_runtime_env_are_shown_nowhere_and_arrive(
+    dashboard: FakeDashboard,
+    context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    task_log: TaskLog,
+    deferrable: bool,
+    runtime_env: dict[str, Any],
+    secret: str,
+) -> None:
+    from airflow.providers.common.compat.sdk import redact
+    from airflow.sdk._shared.secrets_masker import SecretsMasker
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    monkeypatch.setattr(SecretsMasker, "mask_secrets_in_logs", True)
+    with DAG("d", schedule=None):
+        task = operator(runtime_env=runtime_env, deferrable=deferrable)
+    task.render_template_fields(context)
+    assert secret not in json.dumps(_serialize_rendered_fields(task))
+    assert secret not in repr(task.runtime_env)
+    said = f"pip said {secret} and https://u:{secret}@h/"
+    dashboard.default_outcome = Outcome(status="FAILED", exit_code=None, message=said, has_driver=False)
+    with pytest.raises(errors.RayJobFailed) as caught:
+        run(task, context)
+    assert f":{secret}@" not in str(caught.value)
+    assert secret not in redact(str(caught.value))
+    assert not [line for line in task_log.lines if "runtime_env" in line and secret in line]
+    assert dashboard.jobs[only_job(dashboard)].body["runtime_env"] == runtime_env
+
+
+def test_ordinary_values_of_variables_are_not_masked(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.common.compat.sdk import redact
+    from airflow.sdk._shared.secrets_masker import SecretsMasker
+
+    monkeypatch.setattr(SecretsMasker, "mask_secrets_in_logs", True)
+    env_vars = {"TOKENIZERS_PARALLELISM": "false", "MAX_TOKENS": "16384", "SECRET_REGION": "eu-west-1"}
+    with DAG("d", schedule=None):
+        task = operator(runtime_env={"env_vars": env_vars}, parameters={"tokens": "unlimited", "password": "hunter22"})
+    task.render_template_fields(context)
+    said = "16384 words in eu-west-1, unlimited: false"
+    assert redact(said) == said
+    assert redact("hunter22") == "***"
+
+
+def test_the_triggerer_masks_what_the_worker_rendered_even_for_a_resumed_job(
+    dashboard: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashboard.default_outcome = Outcome(ends_after=1.0)
+    given = {"runtime_env": {"env_vars": {"API_TOKEN": "t0ken-for-a-resumed-job"}}}
+    operator(wait_for_completion=False, **given).execute(attempts.context())
+    masked: list[str] = []
+
+    async def note(secrets: list[str]) -> None:
+        masked.extend(secrets)
+
+    monkeypatch.setattr("airflow_provider_ray.triggers.job.amask_secret", note)
+    run(operator(deferrable=True, **given), attempts.context(try_number=2))
+    assert masked == ["t0ken-for-a-resumed-job"]
 
 
 def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts) -> None:
@@ -408,8 +484,8 @@ def test_a_post_that_arrived_but_was_not_answered_is_found(dashboard: FakeDashbo
 def test_the_last_attempt_stops_a_job_that_it_cannot_look_up(dashboard: FakeDashboard, attempts: Attempts) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
     operator(wait_for_completion=False).execute(attempts.context(max_tries=1))
-    dashboard.fail(403, method="GET", path="/api/jobs/")
-    with pytest.raises(errors.RayAuthError):
+    dashboard.fail(418, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused):
         operator(deferrable=True).execute(attempts.context(try_number=2, max_tries=1))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -419,8 +495,8 @@ def test_the_last_attempt_stops_a_job_that_may_have_been_submitted(
 ) -> None:
     dashboard.default_outcome = Outcome(ends_after=None)
     dashboard.fail("close", method="POST", path="/api/jobs/", handled=True)
-    dashboard.fail(403, method="GET", path="/api/jobs/")
-    with pytest.raises(errors.RayAuthError):
+    dashboard.fail(418, method="GET", path="/api/jobs/")
+    with pytest.raises(errors.RayRequestRefused):
         operator().execute(attempts.context(try_number=1, max_tries=0))
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
@@ -675,7 +751,7 @@ def test_a_kill_that_cannot_reach_the_cluster_says_so(
 ) -> None:
     task = operator()
     task._begin(context).job = StoppableJob(RayHook(), "mine", "n1")
-    dashboard.fail(403, path="/")
+    dashboard.fail(418, path="/")
     task.on_kill()
     assert "could not be stopped and may still be running" in task_log.lines[-1]
 
@@ -793,8 +869,8 @@ def test_without_durable_a_retry_has_an_id_of_its_own(dashboard: FakeDashboard, 
 def test_without_a_store_a_job_that_no_retry_would_find_is_stopped(dashboard: FakeDashboard, context: Any) -> None:
     del context["task_state_store"]
     dashboard.default_outcome = Outcome(ends_after=None)
-    dashboard.fail(403, method="GET", path="/api/jobs/nightly")
-    with pytest.raises(errors.RayAuthError):
+    dashboard.fail(418, method="GET", path="/api/jobs/nightly")
+    with pytest.raises(errors.RayRequestRefused):
         operator(submission_id="nightly").execute(context)
     assert dashboard.jobs["nightly"].status == "STOPPED"
     dashboard.default_outcome = Outcome()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from datetime import timedelta
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,9 +18,10 @@ from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
-from tests.unit.conftest import connect
+from tests.unit.conftest import TaskLog, connect
 from tests.unit.deferral import run_deferred
 
+ROOT = Path(__file__).parents[3]
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["blocking", "deferrable"])
 
 
@@ -63,6 +67,45 @@ def test_waits_for_the_application_and_returns_its_json(
     assert len(calls) == 1
 
 
+@MODES
+def test_the_log_tells_what_is_waited_for_and_what_came(
+    dashboard: FakeDashboard, context: Any, task_log: TaskLog, deferrable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "SERVE_ROUND_SECONDS", 0.5)
+    dashboard.fail("close", path="/api/serve", times=4)
+
+    application = dashboard.deploy("demo", "/demo", {"ok": True}, status="NOT_STARTED")
+
+    def later(seconds: float, **changes: Any) -> None:
+        threading.Timer(seconds, lambda: vars(application).update(changes)).start()
+
+    later(1.6, status="DEPLOYING", message="Waiting for 1 CPU")
+    later(3.2, status="RUNNING", routed=False)
+    later(4.8, routed=True)
+    dashboard.fail(503, path="/demo", text="at capacity", times=2)
+    assert run(operator(path="/x", deferrable=deferrable), context) == {"ok": True}
+    lines = [line for line in task_log.lines if "Serve" in line or "status 200" in line]
+    waited = [line.removeprefix("Waiting for Serve application 'demo': ") for line in lines[:-1]]
+    assert all(line.startswith("Waiting for Serve application 'demo': ") for line in lines[:-1])
+    news = [line for number, line in enumerate(waited) if line not in waited[:number]]
+    assert len(news) == 5
+    assert "(tolerated for 120 s)" in news[0]
+    assert news[1:3] == ["status=NOT_STARTED", "status=DEPLOYING Waiting for 1 CPU"]
+    assert news[3] == f"the proxy at {dashboard.serve_url} has the routes []"
+    assert news[4] == f"the call is repeated after GET {dashboard.serve_url}/demo/x: 503: at capacity"
+    # The worker says it once more before it defers.
+    assert len(waited) <= 6
+    assert re.fullmatch(rf"GET {dashboard.serve_url}/demo/x: status 200, 12 bytes in \d+\.\d\d s", lines[-1])
+
+
+def test_the_log_of_the_hook_tells_the_same(dashboard: FakeDashboard, task_log: TaskLog) -> None:
+    application = dashboard.deploy("demo", "/demo", {"ok": True}, status="DEPLOYING")
+    threading.Timer(0.5, lambda: setattr(application, "status", "RUNNING")).start()
+    assert RayHook().call_application("demo", timeout=20, method="post") == {"ok": True}
+    assert task_log.lines[0] == "Waiting for Serve application 'demo': status=DEPLOYING"
+    assert task_log.lines[-1].startswith(f"POST {dashboard.serve_url}/demo/: status 200, 12 bytes in ")
+
+
 def test_does_not_defer_when_the_application_answers_already(dashboard: FakeDashboard, context: Any) -> None:
     dashboard.deploy("demo", "/demo", {"ready": True})
     assert operator(deferrable=True).execute(context) == {"ready": True}
@@ -78,6 +121,17 @@ def test_calls_with_every_method_a_body_and_headers(dashboard: FakeDashboard, co
     assert request.headers["x-request-timeout-seconds"].startswith("7")
 
 
+@pytest.mark.parametrize(("page", "asked"), [("README.md", "/models/"), ("docs/operators.md", "/models/predict")])
+def test_the_example_in_the_docs_calls_what_it_says(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, page: str, asked: str
+) -> None:
+    connect(monkeypatch, "ray_lab", dashboard)
+    dashboard.deploy("model", "/models", echo)
+    (example,) = re.findall(r"^ *(RayServeOperator\(.*?\))$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    task = eval(example, {"RayServeOperator": RayServeOperator})
+    assert task.execute(context) == {"method": "POST", "path": asked, "body": {"x": 1}}
+
+
 def test_calls_a_route_without_naming_the_application(dashboard: FakeDashboard, context: Any) -> None:
     dashboard.deploy("demo", "/demo", echo)
     assert operator(application=None, path="/demo/x").execute(context)["path"] == "/demo/x"
@@ -88,6 +142,15 @@ def test_says_what_was_missing_when_time_is_up(dashboard: FakeDashboard, context
     dashboard.deploy("demo", "/demo", {}, status="DEPLOYING", message="Waiting for 1 CPU")
     with pytest.raises(errors.RayServeNotReady, match="'demo' did not answer in time: .*DEPLOYING.*Waiting for 1 CPU"):
         run(operator(deferrable=deferrable, timeout=0.5), context)
+
+
+@MODES
+def test_a_silent_cluster_does_not_delay_the_end(dashboard: FakeDashboard, context: Any, deferrable: bool) -> None:
+    dashboard.fail("hang", path="/api/serve", times=100)
+    started = monotonic()
+    with pytest.raises(errors.RayServeNotReady, match="no answer in time"):
+        run(operator(deferrable=deferrable, timeout=2), context)
+    assert monotonic() - started < 10
 
 
 @MODES
@@ -243,3 +306,21 @@ def test_defers_to_a_trigger_that_only_waits(dashboard: FakeDashboard, context: 
     with pytest.raises(TaskDeferred):
         operator(deferrable=True, method="POST").execute(context)
     assert not dashboard.asked("POST", "/")
+
+
+def test_credentials_in_a_call_are_not_shown(
+    dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import DAG
+    from airflow.sdk._shared.secrets_masker import SecretsMasker
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    monkeypatch.setattr(SecretsMasker, "mask_secrets_in_logs", True)
+    headers = {"Cookie": "{{ params.cookie }}", "X-Mode": "development"}
+    with DAG("d", schedule=None):
+        task = RayServeOperator(task_id="call", path="/a?sig=s1gnature-x&page=2", headers=headers, data={"n": "false"})
+    context["params"] = {"cookie": "session-0123"}
+    task.render_template_fields(context)
+    shown = _serialize_rendered_fields(task)
+    assert (shown["path"], shown["data"]) == ("/a?sig=***&page=2", {"n": "false"})
+    assert shown["headers"] == {"Cookie": "***", "X-Mode": "development"}

@@ -318,6 +318,7 @@ def test_what_the_server_says_is_not_repeated(
 
         until(reasons, 10.0)
         assert "s3cret" not in str(seen)
+        assert "the cluster redirected to another address" in seen
 
 
 def test_a_job_that_has_ended_is_asked_for_by_itself_and_once(

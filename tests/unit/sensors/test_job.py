@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_ray.client import errors, pacing
@@ -37,6 +38,7 @@ def test_waits_for_a_job_by_id(dashboard: FakeDashboard, context: Any, task_log:
     result = run(sensor(submission_id="a", fetch_logs=True, deferrable=deferrable), context)
     assert result == {"conn_id": "ray_default", "submission_id": "a", "status": "SUCCEEDED", "seconds": 0.001}
     assert task_log.lines.count("from the driver") == 1
+    assert "Ray job a on ray_default: SUCCEEDED after 0 s" in task_log.lines
     assert context["ti"].xcoms["_link_RayJobLink"] == f"{dashboard.url}/#/jobs/a"
     assert ("ray_log_position" in context["ti"].xcoms) == deferrable
 
@@ -82,6 +84,20 @@ def test_fails_or_skips_with_the_jobs_verdict(
     submit(dashboard, "a", Outcome(status=status, ends_after=0.5, exit_code=5, log=b"the reason\n"))
     with pytest.raises(error, match="'a' on 'ray_default' .*\n.*\n(.*\n)*.*the reason"):
         run(sensor(submission_id="a", deferrable=deferrable), context)
+
+
+def test_by_default_a_jobs_verdict_is_final_and_other_faults_are_retried(
+    dashboard: FakeDashboard, context: Any
+) -> None:
+    submit(dashboard, "a", Outcome(status="FAILED"))
+    task = sensor(submission_id="a")
+    with pytest.raises(errors.RayJobFailed) as failed:
+        run(task, context)
+    assert task.retry_policy is not None
+    assert task.retry_policy.evaluate(failed.value, 1, 3).action == RetryAction.FAIL
+    away = errors.RayClusterUnavailable("GET http://ray", "no connection")
+    assert task.retry_policy.evaluate(away, 1, 3).action == RetryAction.DEFAULT
+    assert sensor(submission_id="a", retry_policy=None).retry_policy is None
 
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])

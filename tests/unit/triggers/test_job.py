@@ -152,6 +152,26 @@ async def test_whatever_goes_wrong_is_an_event(monkeypatch: pytest.MonkeyPatch, 
     assert event["fault"] == ["RayTriggerError", "ZeroDivisionError: a bug"]
 
 
+async def test_a_hundred_triggers_share_their_requests_about_serve(dashboard: FakeDashboard) -> None:
+    app = dashboard.deploy("app", "/app", {}, routed=False)
+    triggers = [
+        RayServeTrigger(
+            conn_id="ray_default",
+            application="app",
+            path="/",
+            submission_id=None,
+            poll_interval=1,
+            end_time=time() + 60,
+        )
+        for _ in range(100)
+    ]
+    events = asyncio.gather(*(first_event(trigger) for trigger in triggers))
+    await asyncio.sleep(5)
+    app.routed = True
+    assert {event["event"] for event in await events} == {"ready"}
+    assert 4 <= len(dashboard.requests) <= 2 * 5
+
+
 def test_nothing_in_an_event_ends_the_triggerer(dashboard: FakeDashboard) -> None:
     """PostgreSQL has no place for NUL, and no message one for half of a surrogate pair."""
     awkward = "a\0b \ud800"

@@ -146,6 +146,36 @@ async def test_a_redirect_is_an_error_and_takes_nothing_along(fake: FakeDashboar
         assert login.requests == []
 
 
+@pytest.mark.parametrize(
+    ("ask", "path"),
+    [
+        (lambda client: client.cluster.version(), "/api/version"),
+        (lambda client: client.jobs.list(), "/api/jobs/"),
+        (lambda client: client.jobs.stop("j1"), "/api/jobs/j1/stop"),
+        (lambda client: client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1")), "/api/jobs/"),
+        (lambda client: client.serve.details(), "/api/serve/applications/"),
+    ],
+)
+async def test_a_redirect_to_https_names_the_field_to_change(
+    client: RayClient, fake: FakeDashboard, ask: Callable[[RayClient], Awaitable[Any]], path: str
+) -> None:
+    fake.fail(301, headers={"Location": f"https://user:s3cret@ray.example{path}?token=s3cret"})
+    there = rf"301: redirected to https://ray\.example{path}, and redirects are not followed"
+    advice = f"in the host field of the connection, write https://ray.example instead of {fake.url}"
+    with pytest.raises(RayRequestRefused, match=f"{there}; {advice}$"):
+        await ask(client)
+
+
+async def test_of_a_page_the_title_is_the_reason(client: RayClient, fake: FakeDashboard) -> None:
+    """As when plain HTTP reaches an HTTPS port of nginx."""
+    title = "400 The plain HTTP request was sent to HTTPS port"
+    fake.fail(
+        400, text=f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<hr>nginx\r\n</body>\r\n</html>\r\n"
+    )
+    with pytest.raises(RayRequestRefused, match=f"400: {title}$"):
+        await client.jobs.get("j1")
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_statuses_that_pass(client: RayClient, fake: FakeDashboard, status: int) -> None:
     fake.fail(status, text="Traceback (most recent call last):\n  File x\nOSError: the last line")
@@ -154,7 +184,7 @@ async def test_statuses_that_pass(client: RayClient, fake: FakeDashboard, status
     assert (caught.value.transient, caught.value.status, caught.value.never_sent) == (True, status, False)
 
 
-@pytest.mark.parametrize("status", [400, 405, 409, 413, 422])
+@pytest.mark.parametrize("status", [400, 405, 409, 413, 422, 501])
 async def test_statuses_that_stay(client: RayClient, fake: FakeDashboard, status: int) -> None:
     fake.fail(status, text="")
     with pytest.raises(RayRequestRefused, match=f"{status}: no reason given$") as caught:

@@ -56,7 +56,9 @@ class EagerLog(DriverLog):
         (b"one\n\n\ntwo", ["one", "", "", "two"]),
         (b"no line break", ["no line break"]),
         (b"dos\r\nend\r\n", ["dos", "end"]),
-        (b"10 %\r20 %\rdone\n", ["10 %\r20 %\rdone"]),
+        (b"10 %\r20 %\rdone\n", ["done"]),
+        (b"10 %\r20 %\r\nnext\r", ["20 %", "next"]),
+        (b"\r10 %\r20 %", ["20 %"]),
         (b"\xff bad \xc3\n", ["\ufffd bad \ufffd"]),
         ("Grüße \U0001f600\n".encode(), ["Grüße \U0001f600"]),
         (b"nul \0 and \x1b[31mcolour\n", ["nul \0 and \x1b[31mcolour"]),
@@ -88,6 +90,26 @@ async def test_a_growing_log_is_delivered_once(client: RayClient, fake: FakeDash
     await log.deliver(job, final=True)
     assert lines[50:] == ["the end"]
     assert log.delivered == len(whole)
+
+
+async def test_a_progress_bar_moves_now_and_then(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await job_with(client, fake, b"")
+    lines = Lines()
+    log = EagerLog(client, lines)
+    bar = b"start\n"
+    for percent, pause in ((0, 0.0), (10, 0.0), (20, 60.0), (30, 60.0)):
+        monkeypatch.setattr(pacing, "LOG_PROGRESS_SECONDS", pause)
+        bar += b"\r%d %%" % percent
+        fake.outcomes["j1"].log = bar
+        await log.deliver(job)
+        await log.deliver(job)
+    assert lines == ["start", "0 %", "10 %", "20 %"]
+    assert log.delivered == len(b"start\n")
+    fake.outcomes["j1"].log = bar + b"\r100 %\nend\n"
+    await log.deliver(job, final=True)
+    assert lines[4:] == ["100 %", "end"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from itertools import islice
 from typing import Any
@@ -98,6 +99,36 @@ async def test_patience_has_an_end(client: RayClient, fake: FakeDashboard) -> No
     assert len(fake.requests) >= 2
 
 
+async def test_the_log_says_what_is_being_sat_out_and_how_it_ended(
+    client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.fail(503, times=1)
+    await retrying(client.jobs.list, budget=30)
+    fake.fail(503, times=9)
+    with pytest.raises(RayClusterUnavailable):
+        await retrying(client.jobs.list, budget=5)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if "retry" in record.name]
+    fault = f"GET {fake.url}/api/jobs/: 503: fault. Retrying for up to"
+    expected = [
+        ("WARNING", f"{fault} 30 s"),
+        ("INFO", r"The cluster answers again, after \d s"),
+        ("WARNING", f"{fault} 5 s"),
+        ("WARNING", r"Giving up after \d attempts in \d+ s"),
+    ]
+    assert len(said) == len(expected)
+    for (level, line), (expected_level, pattern) in zip(said, expected, strict=True):
+        assert level == expected_level
+        assert re.fullmatch(pattern, line)
+
+
+async def test_a_short_budget_is_not_worth_a_line(
+    client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.fail(503, times=1)
+    await retrying(client.jobs.list, budget=4)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 async def test_patience_is_for_our_errors_only() -> None:
     calls = []
 
@@ -149,7 +180,7 @@ async def test_a_stop_that_is_not_answered_is_an_error_in_the_log(
     client: RayClient, fake: FakeDashboard, caplog: pytest.LogCaptureFixture
 ) -> None:
     await submitted(client, fake, ends_after=None)
-    fake.fail(403, method="POST", path="/api/jobs/j1/stop")
+    fake.fail(400, method="POST", path="/api/jobs/j1/stop")
     job = await wait_for_job(client, "j1", poll_interval=0.1, timeout=0.1, owned=True)
     assert job.status == "RUNNING"
     assert "'j1' could not be stopped and may still be running" in caplog.text

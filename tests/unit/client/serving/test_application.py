@@ -21,6 +21,8 @@ from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
     RayJobLost,
+    RayNotADashboard,
+    RayRequestRefused,
     RayServeBadAnswer,
     RayServeDeployFailed,
     RayServeError,
@@ -123,7 +125,12 @@ async def test_a_proxy_that_wants_a_token_names_its_field(client: RayClient, sec
 @pytest.mark.parametrize(
     ("prefix", "application", "path", "asked"),
     [
-        ("/app", "app", "/", "/app"),
+        ("/app", "app", "/", "/app/"),
+        ("/app", "app", "", "/app"),
+        ("/app", "app", "?x=1", "/app/?x=1"),
+        ("/über uns?", "app", "/sub", "/%C3%BCber%20uns%3F/sub"),
+        ("/über", None, "/%C3%BCber/sub", "/%C3%BCber/sub"),
+        ("/app", None, "/app", "/app"),
         ("/app", "app", "sub", "/app/sub"),
         ("/app", "app", "/sub/", "/app/sub/"),
         ("/app", None, "/app/sub", "/app/sub"),
@@ -141,6 +148,83 @@ async def test_addresses(
     assert (await ServeRoute(client, application, path).call(**QUICKLY))["path"] == asked
 
 
+async def test_no_route_prefix_moves_a_call(secured: FakeDashboard, fake: FakeDashboard) -> None:
+    """A job may choose any route prefix, and calls carry credentials."""
+    fake.deploy("app", "/", echo)
+    there = fake.serve_url.removeprefix("http://")
+    for base, prefix in [
+        (None, f"@{there}"),
+        (None, f"@{there}/app"),
+        (secured.serve_url, f"@{there}"),
+        (secured.serve_url, ".example"),
+        (secured.serve_url, "0"),
+        (f"{secured.serve_url}/team", "/../other"),
+        (f"{secured.serve_url}/team", "/.."),
+    ]:
+        secured.applications.clear()
+        secured.deploy("app", prefix, echo)
+        config = ClusterConfig(url=secured.url, token=TOKEN, serve_url=base, serve_token="s3rve")
+        async with RayClient(config) as client:
+            with pytest.raises(RayServeError, match=r"application 'app' has a route prefix that cannot be called: "):
+                await ServeRoute(client, "app", "/").call(**QUICKLY)
+    assert not [each for each in [*secured.requests, *fake.requests] if each.server == "serve"]
+
+
+@pytest.mark.parametrize("path", ["/../other", "/a/../../other", "/%2e%2e/other", ".."])
+async def test_no_path_leaves_its_application(client: RayClient, secured: FakeDashboard, path: str) -> None:
+    secured.deploy("app", "/app", echo)
+    with pytest.raises(RayConfigError, match=r"^path: got '.*'; expected a path below http://127\.0\.0\.1:\d+/app"):
+        await ServeRoute(client, "app", path).call(**QUICKLY)
+
+
+@pytest.mark.parametrize("root_path", ["/base", "@other:80", "base"])
+async def test_a_root_path_moves_nothing(client: RayClient, secured: FakeDashboard, root_path: str) -> None:
+    """It is what a proxy in front of Serve strips; Ray's own proxy has no routes below it."""
+    secured.serve_options["root_path"] = root_path
+    secured.deploy("app", "/app", echo)
+    assert (await ServeRoute(client, "app", "/sub").call(**QUICKLY))["path"] == "/app/sub"
+
+
+async def test_the_address_of_a_serve_with_tls_must_be_given(client: RayClient, secured: FakeDashboard) -> None:
+    secured.serve_options["ssl_certfile"] = "/etc/tls/serve.pem"
+    secured.deploy("app", "/app", echo)
+    with pytest.raises(RayConfigError, match=r"^serve_url: got nothing; expected the https address of Serve"):
+        await ServeRoute(client, "app", "/").call(**QUICKLY)
+
+
+async def fastapi(request: web.Request) -> web.Response:
+    """A FastAPI application with a route "/": it redirects when the slash at the end is missing."""
+    if request.path == "/bar/":
+        return web.json_response({"method": request.method})
+    location = f"http://user:s3cret@{request.host}{request.path}/?{request.query_string}"
+    return web.Response(status=307, headers={"Location": location})
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_slash_at_the_end_is_kept(client: RayClient, secured: FakeDashboard, method: str) -> None:
+    secured.deploy("app", "/bar", fastapi)
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY, method=method) == {"method": method}
+    assert await ServeRoute(client, None, "/bar/").call(**QUICKLY, method=method) == {"method": method}
+    advice = r"write the path with the slash at its end"
+    for application, path in [("app", ""), (None, "/bar")]:
+        with pytest.raises(RayServeBadAnswer, match=rf"307: redirected to http://[^/@]+/bar/, .*; {advice}$") as caught:
+            await ServeRoute(client, application, path).call(**QUICKLY, method=method)
+        assert "s3cret" not in str(caught.value)
+
+
+async def test_a_redirect_of_serve_to_https_names_its_field(secured: FakeDashboard) -> None:
+    secured.deploy("app", "/app", echo)
+    config = ClusterConfig(url=secured.url, token=TOKEN, serve_url=secured.serve_url, serve_token="s3rve")
+    advice = rf"in the serve_url field of the connection, write https://serve\.lab instead of {secured.serve_url}$"
+    async with RayClient(config) as client:
+        secured.fail(308, path="/-/routes", headers={"Location": "https://serve.lab/-/routes"})
+        with pytest.raises(RayRequestRefused, match=rf"308: redirected to https://serve\.lab/-/routes, .*{advice}"):
+            await ServeRoute(client, "app", "/sub").wait(**QUICKLY)
+        secured.fail(308, path="/app", headers={"Location": "https://serve.lab/app/sub"})
+        with pytest.raises(RayServeBadAnswer, match=rf"308: redirected to https://serve\.lab/app/sub, .*{advice}"):
+            await ServeRoute(client, "app", "/sub").call(**QUICKLY)
+
+
 async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDashboard) -> None:
     async def missing(application: str | None, path: str = "/") -> str:
         with pytest.raises(RayServeNotReady, match="did not answer in time") as caught:
@@ -150,13 +234,80 @@ async def test_the_wait_says_what_was_missing(client: RayClient, secured: FakeDa
     assert "no such application" in await missing("app")
     assert "Serve is not running" in await missing(None, "/app")
     app = secured.deploy("app", "/app", echo, status="DEPLOYING", message="building")
-    assert "status=DEPLOYING route_prefix=None building" in await missing("app")
-    app.status, app.routed = "RUNNING", False
+    assert "status=DEPLOYING building" in await missing("app")
+    app.status, app.route_prefix, app.message = "RUNNING", None, ""
+    assert (await missing("app")).endswith("status=RUNNING without a route prefix")
+    app.route_prefix, app.routed = "/app", False
     assert "has the routes []" in await missing("app")
     app.routed = True
     assert "has the routes ['/app']" in await missing(None, "/application")
     secured.fail(503, path="/api/serve", times=99, text="starting")
     assert "503: starting" in await missing("app")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("", "/"), "application"),
+        ((["app"], "/"), "application"),
+        (("app", None), "path"),
+        (("app", "/sub#part"), "path"),
+        (("app", "/", ""), "submission_id"),
+        (("app", "/", 7), "submission_id"),
+    ],
+)
+async def test_what_names_no_route_is_refused(client: RayClient, arguments: Any, field: str) -> None:
+    with pytest.raises(RayConfigError) as caught:
+        ServeRoute(client, *arguments)
+    assert caught.value.field == field
+
+
+async def test_long_texts_of_a_cluster_are_cut(client: RayClient, secured: FakeDashboard) -> None:
+    for number in range(1000):
+        secured.deploy(f"other{number}", f"/other{number}", {})
+    app = secured.deploy("app", "/app", {}, routed=False)
+    with pytest.raises(RayServeNotReady, match=r"'/other0', .* and 980 more$") as not_ready:
+        await ServeRoute(client, "app", "/").wait(poll_interval=0.1, timeout=0.2)
+    assert len(str(not_ready.value)) < 1000
+    app.status, app.message = "DEPLOY_FAILED", "x" * 10**6 + "the reason"
+    with pytest.raises(RayServeDeployFailed, match="the reason$") as failed:
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
+    assert len(str(failed.value)) < 21_000
+
+
+async def test_an_ingress_that_loses_its_dashboard_for_a_moment(client: RayClient, secured: FakeDashboard) -> None:
+    app = secured.deploy("app", "/app", {}, status="DEPLOYING")
+    soon(0.5, lambda: secured.fail(404, path="/api/serve", text="default backend"))
+    soon(1.5, lambda: secured.fail(200, path="/api/serve", text="<html>back soon"))
+    soon(2.5, lambda: setattr(app, "status", "RUNNING"))
+    assert await ServeRoute(client, "app", "/").wait(**QUICKLY) == f"{secured.serve_url}/app/"
+    assert all(fault.times == 0 for fault in secured.faults)
+
+
+async def test_what_never_was_a_dashboard_ends_the_wait(client: RayClient, secured: FakeDashboard) -> None:
+    secured.fail(200, path="/api/serve", text="<html>hello")
+    with pytest.raises(RayNotADashboard):
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
+
+
+async def test_a_cluster_without_serve_ends_the_wait(client: RayClient, secured: FakeDashboard) -> None:
+    secured.fail(
+        501, path="/api/serve", text='Serve dependencies are not installed. Please run `pip install "ray[serve]"`.'
+    )
+    with pytest.raises(RayRequestRefused, match=r"501: Serve dependencies are not installed"):
+        await ServeRoute(client, "app", "/").wait(**QUICKLY)
+
+
+@pytest.mark.parametrize("path", ["/api/serve", "/-/routes", "/api/jobs/j1"])
+async def test_a_silent_server_does_not_delay_the_end_of_a_wait(secured: FakeDashboard, path: str) -> None:
+    secured.deploy("app", "/app", {})
+    async with RayClient(ClusterConfig(url=secured.url, token=TOKEN)) as client:
+        await client.jobs.submit(JobSpec(entrypoint="true", submission_id="j1"))
+        secured.fail("hang", path=path, times=100)
+        started = time.monotonic()
+        with pytest.raises(RayServeNotReady, match="no answer in time"):
+            await ServeRoute(client, "app", "/", "j1").wait(poll_interval=0.1, timeout=1.5)
+        assert time.monotonic() - started < 1.5 + pacing.SERVE_LAST_LOOK_SECONDS + 0.5
 
 
 async def test_the_wait_ends_when_the_application_answers(client: RayClient, secured: FakeDashboard) -> None:
@@ -273,6 +424,8 @@ async def test_answers(client: RayClient, secured: FakeDashboard, text: str, val
         ({"method": "POST", "data": {"a": {1}}}, "data"),
         ({"method": "POST", "data": float("nan")}, "data"),
         ({"request_timeout": 0}, "request_timeout"),
+        ({"method": None}, "method"),
+        ({"max_answer_bytes": "1 MB"}, "max_answer_bytes"),
     ],
 )
 async def test_requests_that_cannot_be_sent(
@@ -285,10 +438,11 @@ async def test_requests_that_cannot_be_sent(
     assert secured.asked("GET", "/app") == secured.asked("POST", "/app") == []
 
 
+@pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_at_capacity_is_repeated(client: RayClient, secured: FakeDashboard, method: str) -> None:
+async def test_at_capacity_is_repeated(client: RayClient, secured: FakeDashboard, method: str, status: int) -> None:
     secured.deploy("app", "/app", {"a": 1})
-    secured.fail(503, path="/app", times=2)
+    secured.fail(status, path="/app", times=2)
     assert await ServeRoute(client, "app", "/").call(**QUICKLY, method=method) == {"a": 1}
 
 
@@ -360,6 +514,15 @@ async def test_another_cluster_at_the_same_port_is_found_out(monkeypatch: pytest
             with pytest.raises(RayServeError, match=r"another Serve listens there as well; .* a Serve port of its own"):
                 await ServeRoute(client, "app", "/").call(poll_interval=0.2, timeout=30)
         assert not [each for each in other.requests if each.path.startswith("/app")]
+
+
+async def test_who_else_listens_is_found_out_once_per_call(client: RayClient, secured: FakeDashboard) -> None:
+    secured.deploy("app", "/app", {"a": 1})
+    await ServeRoute(client, "app", "/").wait(**QUICKLY)
+    assert len(secured.asked("GET", "/-/routes")) == 1
+    secured.fail(503, path="/app", times=3)
+    assert await ServeRoute(client, "app", "/").call(**QUICKLY) == {"a": 1}
+    assert len(secured.asked("GET", "/-/routes")) == 1 + pacing.ROUTE_LOOKS + 4
 
 
 async def test_proxies_that_learn_of_a_route_one_after_the_other_are_waited_for() -> None:
