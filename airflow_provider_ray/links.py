@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import XCom
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperatorLink, BaseXCom
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -22,7 +22,8 @@ class RayJobLink(BaseOperatorLink):
 
     The operator writes the XCom as soon as the submission id is known, so the link works while the job runs. Airflow
     requests the link again after each worker phase and stores the answer in the same XCom, so this returns the stored
-    value.
+    value. The API server reads it without asking the XCom backend (3.3), so it passes by a backend that stores values
+    elsewhere, in both directions.
     """
 
     @property
@@ -32,7 +33,19 @@ class RayJobLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The address, or nothing while there is none."""
-        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+        key: Any = ti_key
+        return BaseXCom.get_value(ti_key=key, key=self.xcom_key) or ""
+
+    def store(self, ti: Any, url: str) -> None:
+        """Show the address from now on.
+
+        :param ti: the task instance that has the job.
+        """
+        if XCom is BaseXCom:
+            ti.xcom_push(key=self.xcom_key, value=url)
+            return
+        where = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
+        BaseXCom.set(key=self.xcom_key, value=url, **where)
 
 
 class RayPictureLink(BaseOperatorLink):

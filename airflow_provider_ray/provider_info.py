@@ -147,6 +147,13 @@ def _connection_fields() -> dict[str, Any]:
             "integer",
             minimum=1,
         ),
+        "job_retention": _field(
+            "Days to keep records of jobs",
+            "Ray keeps them all, and listing them takes longer with each. After so many days, the triggerer deletes "
+            "those of ended jobs that Airflow submitted. Default: they are kept.",
+            "number",
+            minimum=1,
+        ),
     }
 
 

@@ -9,11 +9,18 @@ from typing import Any
 from airflow.sdk import Param, XComArg
 from processing_pictures import DrawSummaries
 
+from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.fan_out import Shard, ray_fan_out
 
 JOB = Path(__file__).resolve().parent.parent / "ray_jobs" / "processing"
-CLUSTERS = ["ray_local_1", "ray_local_2", "ray_local_3"]
+CLUSTERS = ("ray_local_1", "ray_local_2", "ray_local_3")
 HOUR = 3600
+# Answers pass through XCom: a few MB are fine; larger answers need an XCom backend on object storage.
+ANSWER_BYTES = 4 * 1024 * 1024
+# What the answer of the job has at most for a batch and for a summary, as JSON.
+BATCH_BYTES, SUMMARY_BYTES = 200, 300
+# Limits of the job (ray_jobs/processing/functions/parameters.py).
+MAX_LENGTH, MAX_AMOUNT, MAX_SEED, MAX_PRIORITY = 255, 2**32, 2**53, 2**31
 
 
 def params() -> dict[str, Param]:
@@ -22,36 +29,40 @@ def params() -> dict[str, Param]:
     dividing, shape, serving = "Dividing", "Batches and parallelism", "Serving"
     return {
         "clusters": Param(
-            CLUSTERS,
-            type="array",
+            ", ".join(CLUSTERS),
+            # A list as well, for runs that are not triggered with the form.
+            type=["string", "array"],
+            minLength=1,
             minItems=1,
             uniqueItems=True,
             items={"type": "string"},
-            examples=CLUSTERS,
+            examples=[", ".join(CLUSTERS), *CLUSTERS],
             title="Clusters",
-            description="Ids of connections of type ray.",
+            description="Ids of connections of type ray, separated by commas, or a label selector such as"
+            " site=hpc,gpu=true. The command airflow ray clusters lists them.",
         ),
-        "amount": _count(1000, "Amount", "Number of tuples to process, across all clusters."),
-        "offset": _count(0, "Offset", "Index of the first tuple.", minimum=0),
+        "amount": _count(1000, "Amount", "Number of tuples to process, across all clusters.", maximum=MAX_AMOUNT),
+        "offset": _count(0, "Offset", "Index of the first tuple.", minimum=0, maximum=MAX_SEED - MAX_AMOUNT),
         "lengths": Param(
             [2, 3, 4, 5, 6, 7],
             type="array",
             minItems=1,
-            items={"type": "integer", "minimum": 1},
+            items={"type": "integer", "minimum": 1, "maximum": MAX_LENGTH},
             title="Lengths",
-            description="Lengths of file names to choose from.",
+            description=f"Lengths of file names to choose from, up to {MAX_LENGTH}.",
         ),
         "extensions": Param(
             ["txt", "py", "md", "ipynb", "yaml", "sh"],
             type="array",
             minItems=1,
-            items={"type": "string"},
+            items={"type": "string", "pattern": "^[ -~]+$"},
             title="Extensions",
             description="File extensions to choose from, one per line.",
         ),
         "priority": Param(
             {"txt": 1, "py": 2, "md": 3, "ipynb": 4, "yaml": 5, "sh": 6},
             type="object",
+            additionalProperties={"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY},
             title="Priority",
             description="A number for each extension, by which tuples are sorted.",
         ),
@@ -66,6 +77,7 @@ def params() -> dict[str, Param]:
         "policy": Param(
             "all",
             type=["string", "integer"],
+            enum=["all", "any", *range(1, 21)],
             title="Policy",
             description="How many clusters have to succeed: all, any, or a number.",
             section=dividing,
@@ -90,7 +102,18 @@ def params() -> dict[str, Param]:
 
 
 def job_parameters(shard: Shard, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The argument of ``parallel_processing.py`` for the range of tuples of one cluster."""
+    """The argument of ``parallel_processing.py`` for the range of tuples of one cluster.
+
+    :raises RayConfigError: when the answer would be larger than ``collect`` accepts. This is called by ``plan``.
+    """
+    batches = shard.amount // params["tuple_batch"] + params["workers"]
+    summaries = batches // params["stats_batch"] + params["workers"]
+    if (size := batches * BATCH_BYTES + summaries * SUMMARY_BYTES) > ANSWER_BYTES:
+        got = (
+            f"{params['tuple_batch']} and {params['stats_batch']}, an answer of up to {size} bytes from {shard.conn_id}"
+        )
+        expected = f"larger batches for {shard.amount} tuples, as an answer may have {ANSWER_BYTES} bytes"
+        raise RayConfigError("tuple_batch and stats_batch", got, expected)
     return {
         "process-parameters": {
             # Each worker needs at least one tuple.
@@ -128,10 +151,9 @@ def fan_out(**options: Any) -> XComArg:
         weights="{{ params.weights }}",
         capacity="total",
         policy="{{ params.policy }}",
-        job={"entrypoint": "python parallel_processing.py", "runtime_env": {"working_dir": str(JOB)}},
+        job={"entrypoint": "python parallel_processing.py", "runtime_env": {"working_dir": JOB}},
         parameters=job_parameters,
-        # Answers pass through XCom: a few MB are fine; larger answers need an XCom backend on object storage.
-        collect={"path": "/output", "max_answer_bytes": 4 * 1024 * 1024, "timeout": HOUR},
+        collect={"path": "/output", "max_answer_bytes": ANSWER_BYTES, "timeout": HOUR},
         release={"path": "/release"},
         **options,
     )
@@ -139,5 +161,14 @@ def fan_out(**options: Any) -> XComArg:
     return merged
 
 
-def _count(default: int, title: str, description: str, section: str | None = None, minimum: int = 1) -> Param:
-    return Param(default, type="integer", minimum=minimum, title=title, description=description, section=section)
+def _count(
+    default: int,
+    title: str,
+    description: str,
+    section: str | None = None,
+    *,
+    minimum: int = 1,
+    maximum: int | None = None,
+) -> Param:
+    limits: dict[str, Any] = {"minimum": minimum} if maximum is None else {"minimum": minimum, "maximum": maximum}
+    return Param(default, type="integer", title=title, description=description, section=section, **limits)

@@ -40,7 +40,7 @@ Row = dict[str, Any]
 def clusters(args: Namespace) -> None:
     """Query all clusters at the same time and print a row for each."""
     try:
-        configs = _configs(args)
+        configs = named_clusters(args)
     except RayConfigError as error:
         raise SystemExit(str(error)) from error
     if not configs:
@@ -53,7 +53,11 @@ def clusters(args: Namespace) -> None:
     _print([_row(conn_id, config, answers.get(conn_id)) for conn_id, config in configs.items()], args.output)
 
 
-def _configs(args: Namespace) -> Mapping[str, ClusterConfig | str]:
+def named_clusters(args: Namespace) -> Mapping[str, ClusterConfig | str]:
+    """The clusters that --conn-id and --selector name, or why one cannot be used.
+
+    :raises RayConfigError: when an option names none.
+    """
     known = _known()
     configs = {conn_id: _config(conn_id) for conn_id in sorted(set(args.conn_id or known))}
     if unknown := [conn_id for conn_id in args.conn_id or () if configs[conn_id] == NOT_THERE]:

@@ -14,6 +14,7 @@ from airflow_provider_ray.compat.cli_config import (
 
 COMMANDS = "airflow_provider_ray.cli.commands"
 CLUSTERS = "airflow_provider_ray.cli.clusters"
+JOBS = "airflow_provider_ray.cli.jobs"
 
 ARG_COUNT = Arg(
     ("-n", "--count"), type=positive_int(allow_zero=False), default=3, help="Number of clusters to start (default: 3)"
@@ -48,6 +49,28 @@ ARG_CONN_ID = Arg(
 )
 ARG_SELECTOR = Arg(("--selector",), help="Show only clusters with these labels, such as site=hpc,gpu=true")
 
+ARG_CLEANED = Arg(
+    ("--conn-id",), action="extend", nargs="+", metavar="ID", help="Connections of the clusters to delete records from"
+)
+ARG_CLEANED_SELECTOR = Arg(("--selector",), help="Clusters to delete records from, by label, such as site=hpc,gpu=true")
+ARG_OLDER_THAN = Arg(
+    ("--older-than",), required=True, metavar="AGE", help="Age since the end of the job, such as 7d or 12h; at least 1h"
+)
+ARG_DRY_RUN = Arg(("--dry-run",), action="store_true", help="Only count the records that would be deleted")
+
+JOB_COMMANDS = (
+    ActionCommand(
+        name="clean",
+        help="Delete old records of jobs that have ended, of those that this provider submitted",
+        description=(
+            "Ray keeps the records of all jobs, and a list of them takes longer with each. This deletes the records "
+            "of jobs that this provider submitted and that ended a while ago; their logs stay on the cluster."
+        ),
+        func=lazy_load_command(f"{JOBS}.clean_jobs"),
+        args=(ARG_OLDER_THAN, ARG_CLEANED, ARG_CLEANED_SELECTOR, ARG_DRY_RUN, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+)
+
 LOCAL_COMMANDS = (
     ActionCommand(
         name="up",
@@ -79,4 +102,5 @@ def get_cli_commands() -> list[GroupCommand]:
         func=lazy_load_command(f"{CLUSTERS}.clusters"),
         args=(ARG_CONN_ID, ARG_SELECTOR, ARG_OUTPUT, ARG_VERBOSE),
     )
-    return [GroupCommand(name="ray", help="Work with Ray clusters", subcommands=(clusters, local))]
+    jobs = GroupCommand(name="jobs", help="Manage jobs on Ray clusters", subcommands=JOB_COMMANDS)
+    return [GroupCommand(name="ray", help="Work with Ray clusters", subcommands=(clusters, jobs, local))]

@@ -7,12 +7,14 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from yarl import URL
 
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.labels import read_labels
+from airflow_provider_ray.client.values import number
 
 DEFAULT_DASHBOARD_PORT = 8265
 DEFAULT_SERVE_PORT = 8000
@@ -40,6 +42,7 @@ EXTRA_FIELDS = frozenset(
         "public_url",
         "labels",
         "max_jobs",
+        "job_retention",
     }
 )
 
@@ -100,6 +103,8 @@ class ClusterConfig:
     :param public_url: address of the dashboard for browsers; None means ``url``.
     :param labels: labels that a selector such as ``site=hpc,gpu=true`` matches.
     :param max_jobs: maximum number of concurrent jobs on the cluster; None for no limit.
+    :param job_retention: days after which the records of ended jobs that this package submitted are deleted; None
+        keeps them for ever, as Ray does.
     """
 
     url: str
@@ -118,6 +123,7 @@ class ClusterConfig:
     public_url: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     max_jobs: int | None = None
+    job_retention: float | None = None
 
     @classmethod
     def from_fields(
@@ -134,6 +140,9 @@ class ClusterConfig:
 
         :raises RayConfigError: naming the field, what it held and what was expected.
         """
+        for name, value in (("host", host), ("schema", schema), ("password", password)):
+            if not isinstance(value, str | None):
+                raise RayConfigError(name, type(value).__name__, "a string")
         given = {key: value for key, value in (extra or {}).items() if value not in (None, "")}
         if unknown := sorted(set(given) - EXTRA_FIELDS):
             raise RayConfigError("extra", f"unknown {unknown}", f"only {sorted(EXTRA_FIELDS)}")
@@ -157,6 +166,7 @@ class ClusterConfig:
             public_url=_http_url(given, "public_url"),
             labels=read_labels(given),
             max_jobs=_count(given, "max_jobs"),
+            job_retention=_days(given, "job_retention"),
         )
 
     @property
@@ -191,7 +201,7 @@ class ClusterConfig:
 
     def job_url(self, submission_id: str) -> str:
         """Page of a job in the dashboard, under the address that people use."""
-        return f"{self.public_url or self.url}/#/jobs/{submission_id}"
+        return f"{self.public_url or self.url}/#/jobs/{quote(submission_id, safe='')}"
 
     @property
     def serve_port(self) -> int:
@@ -203,7 +213,7 @@ def _dashboard_url(host: str | None, port: int | None, schema: str | None, path_
     given = (host or "").strip()
     if not given:
         raise RayConfigError("host", "nothing", "the address of a Ray dashboard, such as https://ray.example")
-    if port is not None and not 0 < port < 65536:
+    if port is not None and (type(port) is not int or not 0 < port < 65536):
         raise RayConfigError("port", repr(port), "a number from 1 to 65535")
     if schema and schema not in ("http", "https"):
         raise RayConfigError("schema", repr(schema), "'http' or 'https'")
@@ -318,6 +328,18 @@ def _count(extra: Mapping[str, Any], name: str) -> int | None:
     if number is not None and (type(number) is not int or number < 1):
         raise RayConfigError(name, repr(value), "a whole number of at least 1")
     return number
+
+
+def _days(extra: Mapping[str, Any], name: str) -> float | None:
+    """A day at least: an attempt of a task looks for the jobs of earlier ones."""
+    value = extra.get(name)
+    try:
+        days = None if value is None else number(name, value)
+    except RayConfigError:
+        days = 0
+    if days is not None and days < 1:
+        raise RayConfigError(name, repr(value), "a number of days of at least 1")
+    return days
 
 
 def _headers(extra: Mapping[str, Any], name: str) -> dict[str, str]:

@@ -43,20 +43,21 @@ _PLAIN = re.compile(
     """,
     re.VERBOSE,
 )
-_IDENTIFIER = re.compile(r"[A-Za-z]+([-_./: ][A-Za-z]*\d{0,3}[A-Za-z]*)*")
+_IDENTIFIER = re.compile(r"[A-Za-z]+([-_./: ]([A-Za-z]+(\d{1,3}[A-Za-z]*)?|\d{1,3}[A-Za-z]*)?)*")
 _RANDOM_LENGTH = 12
 
+# Each of these takes time in proportion to the text, whatever stands in it: Ray's messages are searched as well.
 _IN_TEXT = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         # user:password@host; the password may hold an @.
-        r"[a-z][a-z0-9+.-]*://[^\s/?#'\":@]*:(?P<secret>[^\s/?#'\"]+)@(?=[^\s/?#'\"@])",
+        r"[a-z][a-z0-9+.-]{0,20}://[^\s/?#'\":@]*:(?P<secret>[^\s/?#'\"]+)@(?=[^\s/?#'\"@])",
         # token@host, token:x-oauth-basic@host
-        r"[a-z][a-z0-9+.-]*://(?P<random>[^\s/?#'\":@]+)(?::[^\s/?#'\"]*)?@(?=[^\s/?#'\"@])",
+        r"[a-z][a-z0-9+.-]{0,20}://(?P<random>[^\s/?#'\":@]+)(?::[^\s/?#'\"]*)?@(?=[^\s/?#'\"@])",
         # A package channel of conda with its token.
-        r"://[^\s\"']*?/t/(?P<secret>[^/\s\"']+)/",
+        r"://[^\s\"']{0,100}?/t/(?P<secret>[^/\s\"']+)/",
         r"\b(?:Bearer|Basic)\s+(?P<random>[\w.~+/=-]+)",
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<secret>.+?)-----END",
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<secret>[^-]+)-----END",
         rf"(?<![\w.-])--[\w-]*(?:{_SECRET_WORDS})\s+(?P<secret>[^\s\"'-][^\s\"']*)",
         r"(?<![\w.-])-{0,2}(?P<name>[\w.-]+)(?:\s*=\s*|[\"']\s*:\s*)[\"']?(?P<value>[^\s\"'&;,#=]+={0,2})(?![^\s\"'&;,#])",
     )
@@ -146,10 +147,12 @@ def _with_options(values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 def _spans(text: str) -> list[tuple[int, int]]:
     """Where secrets stand in a text; no two overlap."""
     spans: list[tuple[int, int]] = []
+    covered = bytearray(len(text))
     for pattern in _IN_TEXT:
         for match in pattern.finditer(text):
             span = _span(match)
-            if span is not None and not any(span[0] < end and start < span[1] for start, end in spans):
+            if span is not None and not any(covered[slice(*span)]):
+                covered[slice(*span)] = b"\1" * (span[1] - span[0])
                 spans.append(span)
     return spans
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from datetime import timedelta
 
 from airflow_provider_ray.client.errors import RayConfigError
 
 
-def seconds(field: str, value: float | timedelta, *, zero: bool = False) -> float:
+def seconds(field: str, value: float | str | timedelta, *, zero: bool = False) -> float:
     """A duration in seconds.
 
     :param field: name of the argument, for the error.
-    :param value: a number of seconds or a ``timedelta``.
+    :param value: a number of seconds, also as text as an environment variable has it, or a ``timedelta``.
     :param zero: accept 0 as well.
     :raises RayConfigError: when the value is negative, infinite, 0 without ``zero``, or not a duration.
     """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if not is_number or not 0 <= number < math.inf or (number == 0 and not zero):
+    number = _number(value)
+    if not 0 <= number < math.inf or (number == 0 and not zero):
         least = "of 0 or more" if zero else "above 0"
-        raise RayConfigError(field, repr(value), f"a number of seconds {least}, or a timedelta")
+        hint = "; durations are not templated" if isinstance(value, str) and "{" in value else ""
+        raise RayConfigError(field, repr(value), f"a number of seconds {least}, or a timedelta{hint}")
     return number
 
 
-def optional_seconds(field: str, value: float | timedelta | None) -> float | None:
+def optional_seconds(field: str, value: float | str | timedelta | None) -> float | None:
     """A duration in seconds, or None for no limit.
 
     :raises RayConfigError: see :func:`seconds`.
@@ -35,3 +36,12 @@ def optional_seconds(field: str, value: float | timedelta | None) -> float | Non
 def later(moment: float | None, duration: float | None) -> float | None:
     """A moment and a duration after it; None, for never, if there is no limit on either."""
     return None if moment is None or duration is None else moment + duration
+
+
+def _number(value: object) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

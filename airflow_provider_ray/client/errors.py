@@ -10,7 +10,8 @@
     │   │   └── RayAuthLapsed             the cluster accepted the credentials before
     │   ├── RayNotFound               404
     │   ├── RayRequestRefused         any other 4xx, a redirect, or an untrusted certificate
-    │   └── RayNotADashboard          something other than Ray's dashboard answered
+    │   ├── RayNotADashboard          something other than Ray's dashboard answered
+    │   └── RayAnswerTooLarge         an answer has more bytes than answers to this request may have
     ├── RayJobError               a job did not succeed
     │   ├── RayJobFailed
     │   ├── RayJobStopped
@@ -30,6 +31,7 @@ attempt of the task may.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol, Self
 
 from airflow_provider_ray.client.json_text import sanitized
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 INFRASTRUCTURE_ERROR = "JOB_SUPERVISOR_ACTOR_"
 # Ray 2.49-2.60: the cluster has forgotten the package of a working_dir; another attempt uploads it again.
 FORGOTTEN_PACKAGE = "Failed to download runtime_env file package gcs://"
+# Ray says START_FAILURE also when it rejects a runtime_env or a resource, with a traceback that ends like this.
+REJECTION = re.compile(r"^Failed to start supervisor actor .*^(?:ValueError|TypeError): ", re.DOTALL | re.MULTILINE)
 
 
 class RayError(Exception):
@@ -107,7 +111,8 @@ class RayRequestError(RayError):
     about_credentials = False
 
     def __init__(self, request: str, reason: str, status: int | None = None) -> None:
-        super().__init__(f"{request}: {reason}")
+        # The reason may hold what a cluster sent, and the error may become part of an event, a log or an XCom.
+        super().__init__(sanitized(f"{request}: {reason}"))
         self.status = status
 
 
@@ -153,6 +158,20 @@ class RayRequestRefused(RayRequestError):
 
 class RayNotADashboard(RayRequestError):
     """Something other than a Ray dashboard answers at this address."""
+
+
+class RayAnswerTooLarge(RayRequestError):
+    """An answer has more bytes than answers to this request may have.
+
+    :param request: method and URL, without credentials.
+    :param size: how many bytes were announced; None when they were counted until there were too many.
+    :param most: how many bytes are accepted.
+    :param status: HTTP status of the answer.
+    """
+
+    def __init__(self, request: str, size: int | None, most: int, status: int) -> None:
+        has = f"more than {most}" if size is None else str(size)
+        super().__init__(request, f"the answer has {has} bytes, at most {most} are accepted", status)
 
 
 class KnownJob(Protocol):
@@ -220,7 +239,7 @@ class RayJobFailed(RayJobError):
     @property
     def retry_helps(self) -> bool:
         """Whether Ray's own process for the job failed or lost its files, rather than the entrypoint."""
-        if self.job is None:
+        if self.job is None or REJECTION.match(self.job.message or ""):
             return False
         has_died = (self.job.error_type or "").startswith(INFRASTRUCTURE_ERROR)
         return has_died or FORGOTTEN_PACKAGE in (self.job.message or "")

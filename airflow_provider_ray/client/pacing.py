@@ -17,7 +17,18 @@ LEAST_TOLD_SECONDS = 5.0  # shortest budget whose use is worth a line in the tas
 READ_TIMEOUTS_PER_REQUEST = 10  # read timeouts that an entire request may take: an answer that trickles in must end
 REASON_SECONDS = 5.0  # for the body of an error, whose status is known without it
 SLOWEST_UPLOAD_BYTES_PER_SECOND = 256 * 1024  # bytes: the time for an upload grows with its size
+LIST_READ_TIMEOUTS = 4  # that a list of jobs may take to begin: Ray 2.60 needs 0.2-0.5 ms for each record it has kept
+NAME_SECONDS = 10.0  # for which the addresses of a host name are kept, as aiohttp does
 DETAIL_SECONDS = 5.0  # after which a part of a capacity is unknown: a slow list of jobs must not hide the rest
+
+# What an answer may hold, in bytes, after decompression: decoded, it may take a dozen times as much memory (client/api)
+ANSWER_BYTES = 1024 * 1024  # of an answer that is a few values
+RECORD_BYTES = 4 * 1024 * 1024  # of a job: 1 MiB that it was submitted with, and a message of 20,000 characters
+USAGE_BYTES = 4 * 1024 * 1024  # of the usage: a line for each resource and each shape of demand
+NODES_BYTES = 32 * 1024 * 1024  # of the nodes: 10,000 of them with 3 KB each
+SERVE_BYTES = 16 * 1024 * 1024  # of Serve's state: 30,000 replicas with 500 bytes each
+LIST_BYTES = 64 * 1024 * 1024  # of a list of jobs: 100,000 of them with 600 bytes each
+DECODED_AT_ONCE_BYTES = 256 * 1024  # of a longer answer: decoding a MiB holds up all threads for up to 150 ms
 
 # Uploading a working_dir (client/jobs/packaging.py)
 UPLOAD_LOCK_SECONDS = 0.05  # between two tries to get the lock on an upload, which other processes may hold
@@ -31,6 +42,7 @@ SEARCHED_AT_ONCE = 100  # records of a list: searching more in one go would dela
 
 # Nodes, whose state tells whether a RUNNING job can be running (client/api/node_health.py, client/jobs/waiting.py)
 NODES_LOOK_SECONDS = 30.0  # between two checks: nodes come and go in minutes
+NODES_ANSWER_SECONDS = 2.0  # for a wait to hold out for a check; a slower one counts when the wait looks next
 NODES_LOOKS_NEEDED = 2  # checks that miss a node before its job is lost: a node may be younger than a check
 
 # Stopping jobs (client/jobs/waiting.py, jobs, triggers/job.py, fan_out/plan.py)
@@ -72,6 +84,10 @@ EARLIEST_EVENT_SECONDS = 2.0  # after a trigger starts: Airflow 3.3.2 fails task
 # The limit on concurrent jobs per cluster (client/jobs/admission.py)
 UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longer counts
 PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, which Ray forgets after ten minutes
+
+# Old records of jobs (client/jobs/records.py)
+RETENTION_SECONDS = 3600.0  # between two times that a process deletes them: the list that it takes is expensive
+RECORDS_AT_ONCE = 1000  # records that are deleted then, about 5 ms each
 
 # Waiting for Serve (client/serving, client/sharing/shared_serve.py, hooks/ray.py, fan_out/cluster_tasks.py)
 SERVE_INTERVAL_SECONDS = 2.0  # longest time between two checks of an application, if the author sets none
@@ -127,7 +143,8 @@ PAGE_JOBS_KEPT = 200  # jobs per cluster that are requested one by one; the olde
 PAGE_CONNECTIONS_SECONDS = 5.0  # age up to which the list of connections is reused
 PAGE_REQUESTS_AT_ONCE = 64  # requests to clusters that answer
 PAGE_SLOW_REQUESTS_AT_ONCE = 16  # requests to clusters that did not answer last time, which must not delay the others
-PAGE_LOOKUPS_AT_ONCE = 8  # threads: a secrets backend may hang
+PAGE_LOOKUPS_AT_ONCE = 8  # connections that are looked up at a time: each takes one of Airflow's to its database
+PAGE_LOOKUP_SECONDS = 0.25  # after which a look-up no longer counts: it hangs in a secrets backend
 PAGE_STOPS_AT_ONCE = 16  # requests that stop a job
 PAGE_REMEMBERED_SECONDS = 600.0  # for which a cluster that nobody looks at is still shown as it was last seen
 PAGE_CLOSE_SECONDS = 10.0  # for the page's thread to end

@@ -100,7 +100,7 @@ def _type_of(name: str, value: str) -> str | None:
         return value.strip().partition("://")[0].lower()
     try:
         return str(json.loads(value).get("conn_type"))
-    except ValueError:
+    except (ValueError, RecursionError):
         log.warning("Ignoring the environment variable %s: it is not valid JSON", name)
         return None
 
@@ -112,7 +112,7 @@ def _in_variable() -> list[str]:
         return []
     try:
         conn_ids = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         conn_ids = None
     if not isinstance(conn_ids, list) or not all(isinstance(each, str) and each.strip() for each in conn_ids):
         raise RayConfigError(

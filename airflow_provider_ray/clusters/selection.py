@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from zlib import crc32
 
 from airflow_provider_ray.client.errors import RayConfigError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     # What :func:`resolve` accepts.
     Clusters: TypeAlias = str | Sequence[str] | Resolvable
+    Strategy: TypeAlias = Literal["first_healthy", "least_loaded", "round_robin"]
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,11 @@ def _healthy(hooks: Sequence[RayHook], strategy: str) -> Mapping[str, Capacity |
     if len(faults) == len(answers):
         reasons = "; ".join(f"{conn_id!r}: {fault}" for conn_id, fault in faults.items())
         raise RayClusterUnavailable.from_message(f"None of the clusters is healthy: {reasons}")
-    return {conn_id: answer for conn_id, answer in answers.items() if not isinstance(answer, RayError)}
+    healthy = {conn_id: answer for conn_id, answer in answers.items() if not isinstance(answer, RayError)}
+    for conn_id, capacity in healthy.items():
+        for what, why in (capacity.unknown if capacity else {}).items():
+            log.info("%s counts as fully loaded by its %s, which are unknown: %s", conn_id, what, why)
+    return healthy
 
 
 async def _examine(client: RayClient, *, with_load: bool) -> Capacity | RayError | None:

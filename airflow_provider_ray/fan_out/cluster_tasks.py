@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context, task_group
 
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.fan_out import results
-from airflow_provider_ray.fan_out.faults import note_fault
+from airflow_provider_ray.fan_out.faults import UnlessTold, callbacks, note_fault
 from airflow_provider_ray.fan_out.plan import Shard
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.fan_out.plan import PlannedShard
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
-# Deferred tasks need retries, since Airflow 3.3.2 sometimes fails a deferral by itself; a retry finds its job again.
-RETRIES: Mapping[str, Any] = {
-    "retries": 3,
-    "retry_delay": timedelta(seconds=5),
-    "retry_policy": RayRetryPolicy(delay=5),
-}
+LONGEST_DELAY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -77,11 +73,13 @@ class ClusterTasks:
         submit = partial(RaySubmitJobOperator, task_id="submit", conn_id=conn_id, parameters=parameters)
         polling: dict[str, Any] = {"deferrable": True, "poke_interval": pacing.FAN_OUT_INTERVAL_SECONDS, "timeout": DAY}
         wait = partial(RayJobSensor, task_id="wait", conn_id=conn_id, **polling)
-        job = _noted(self.job)
+        job = self._noted(self.job)
         if self.collect is None:
             # The job belongs to submit while it runs; wait adds how long it took.
             submitted: BaseOperator = submit(**{"deferrable": True, **job})
-            waited: BaseOperator = wait(submission_id=_id_of(submitted))
+            waited: BaseOperator = wait(
+                submission_id=_id_of(submitted), fetch_logs=False, **self._noted({}, follows=True)
+            )
             submitted >> waited
             return [submitted, waited]
         return self._serving(submit(wait_for_completion=False, **job), wait, conn_id, application)
@@ -97,41 +95,48 @@ class ClusterTasks:
         submission_id = _id_of(submitted)
         serve = partial(RayServeOperator, conn_id=conn_id, application=application, submission_id=submission_id)
         waiting = {"deferrable": True, "poll_interval": pacing.SERVE_INTERVAL_SECONDS, "timeout": DAY}
-        collect = last = serve(task_id="collect", **{**waiting, **_noted(self.collect or {})})
+        told = self._noted({}, follows=True)
+        collect = last = serve(task_id="collect", **{**waiting, **self._noted(self.collect or {}, follows=True)})
         submitted >> collect
         if self.release is not None:
             calling: dict[str, Any] = {"method": "POST", "timeout": MINUTE, "retries": 0}
-            last = serve(task_id="release", **{**calling, **self.release}).as_teardown(setups=submitted)
+            calling |= self._noted(self.release, follows=True)
+            last = serve(task_id="release", **calling).as_teardown(setups=submitted)
             collect >> last
-        waited = wait(submission_id=submission_id, fetch_logs=True).as_teardown(setups=submitted)
+        waited = wait(submission_id=submission_id, **told).as_teardown(setups=submitted)
         last >> waited
         return [collect, waited]
 
+    def _noted(self, fields: Mapping[str, Any], *, follows: bool = False) -> dict[str, Any]:
+        """Arguments of a task, with the callback that tells ``merge`` why it failed ahead of the author's own.
 
-def cluster_task_defaults(*, retry_cluster_faults: bool) -> dict[str, Any]:
-    """Default arguments of the cluster tasks, which the author may override.
+        :param follows: the task mostly fails because an earlier one did. What the author set for all tasks is then
+            called for the first of them alone.
+        """
+        if "on_failure_callback" in fields:
+            return {**fields, "on_failure_callback": [note_fault, *callbacks(fields)]}
+        of_all = callbacks(self.default_args)
+        return {**fields, "on_failure_callback": [note_fault, *(map(UnlessTold, of_all) if follows else of_all)]}
 
-    :param retry_cluster_faults: retry when a cluster is unavailable for longer than ``[ray] fault_budget``, or has lost
-        the job.
+
+def retry_defaults(given: Mapping[str, Any], *, cluster_faults: bool = True) -> dict[str, Any]:
+    """Retries of the tasks of a fan-out, as far as the author has not set them for the Dag or a group around.
+
+    Deferred tasks need retries, since Airflow 3.3.2 sometimes fails a deferral by itself; a retry finds its job again.
+
+    :param given: default arguments of the author.
+    :param cluster_faults: retry when a cluster is unavailable for longer than ``[ray] fault_budget``, or has lost the
+        job.
     """
-    return {
-        **RETRIES,
-        "retry_policy": RayRetryPolicy(delay=5, cluster_faults=retry_cluster_faults),
-        # What the UI shows for a mapped task instead of its number.
-        "map_index_template": "{{ task.conn_id }}",
-    }
+    delay = given.get("retry_delay", timedelta(seconds=5))
+    first = seconds("retry_delay", delay, zero=True)
+    policy = RayRetryPolicy(first, max(first, LONGEST_DELAY_SECONDS), cluster_faults=cluster_faults)
+    return unless_given({"retries": 3, "retry_delay": delay, "retry_policy": policy}, given)
 
 
-def with_note(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the callback that tells ``merge`` why a task failed, ahead of the author's own callbacks."""
-    own = fields.get("on_failure_callback") or []
-    callbacks = [note_fault, *(own if isinstance(own, list | tuple) else [own])]
-    return {**fields, "on_failure_callback": callbacks}
-
-
-def _noted(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keep our callback in arguments that override that of the default arguments."""
-    return with_note(fields) if "on_failure_callback" in fields else fields
+def unless_given(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of our defaults that the author has not set."""
+    return {name: value for name, value in defaults.items() if name not in given}
 
 
 def _id_of(submitted: BaseOperator) -> Any:

@@ -14,11 +14,9 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.values import RESOURCES, resources
 
 T = TypeVar("T")
-
-# Resources that any Ray cluster may have; any other resource has to be known to at least one of the clusters.
-COMMON_RESOURCES = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,43 +27,40 @@ class Piece:
     amount: int
 
 
-def check_weights(weights: Any) -> None:
-    """Reject weights that nothing can be divided by.
+def read_weights(weights: Any) -> dict[str, float]:
+    """Weights as an author gives them, whose numbers may be text; empty for equal shares.
 
-    :param weights: how much each resource counts, such as ``{"CPU": 0.6, "memory": 0.2, "GPU": 0.2}``.
+    :param weights: how much each resource counts, such as ``{"CPU": 0.6, "memory": 0.2, "GPU": 0.2}``; None or ``{}``
+        for equal shares.
     :raises RayConfigError: naming the weight.
     """
-    expected = "a number of at least 0 for each resource, such as {'CPU': 0.6, 'memory': 0.2, 'GPU': 0.2}"
-    if not isinstance(weights, Mapping):
-        raise RayConfigError("weights", repr(weights), expected)
-    for resource, weight in weights.items():
-        if not isinstance(resource, str) or not _is_amount(weight):
-            raise RayConfigError("weights", f"{resource!r}: {weight!r}", expected)
-    if not sum(weights.values()):
-        raise RayConfigError("weights", repr(dict(weights)), "at least one above 0")
+    read = resources("weights", {} if weights is None else weights)
+    if read and not any(read.values()):
+        raise RayConfigError("weights", repr(read), "at least one above 0, or none for equal shares")
+    return read
 
 
 def weighted_shares(
-    resources: Sequence[Mapping[str, float]], weights: Mapping[str, float], known: Sequence[Mapping[str, float]] = ()
+    offered: Sequence[Mapping[str, float]], weights: Mapping[str, float], known: Sequence[Mapping[str, float]] = ()
 ) -> list[float]:
     """The share of each cluster in the work. They add up to 1; all are 0 when no cluster has any of the resources.
 
     The amount of each resource is divided by the amount on the cluster that has the most of it; these ratios are
     weighted and added up. A resource therefore counts by its weight, whatever its unit.
 
-    :param resources: what each cluster offers: the number of CPUs and GPUs, memory in bytes.
-    :param weights: how much each resource counts; the weights need not add up to 1.
+    :param offered: what each cluster offers: the number of CPUs and GPUs, memory in bytes.
+    :param weights: how much each resource counts, see :func:`read_weights`; the weights need not add up to 1.
     :param known: other resources that the clusters have but do not offer now; their names are valid in weights.
     :raises RayConfigError: when the weights cannot work, or name a resource that no cluster knows.
     """
-    check_weights(weights)
-    names = COMMON_RESOURCES.union(*resources, *known)
+    # Any resource other than Ray's own has to be known to at least one of the clusters.
+    names = set(RESOURCES).union(*offered, *known)
     if unknown := sorted(set(weights) - names):
         raise RayConfigError("weights", f"unknown resources {unknown}", f"some of {sorted(names)}")
-    largest = {name: max((each.get(name, 0.0) for each in resources), default=0.0) for name in weights}
+    largest = {name: max((each.get(name, 0.0) for each in offered), default=0.0) for name in weights}
     scores = [
         math.fsum(weight * each.get(name, 0.0) / largest[name] for name, weight in weights.items() if largest[name] > 0)
-        for each in resources
+        for each in offered
     ]
     total = math.fsum(scores)
     return [score / total if total else 0.0 for score in scores]

@@ -76,7 +76,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class _Entrypoint(TypedDict):
-    entrypoint: str | Sequence[str]
+    entrypoint: str | Sequence[Any]
 
 
 class JobOptions(_Entrypoint, TaskOptions, total=False):
@@ -86,7 +86,8 @@ class JobOptions(_Entrypoint, TaskOptions, total=False):
 
     :param entrypoint: shell command of the driver, or a list of arguments, each of which is quoted. Required.
         (templated)
-    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded. (templated)
+    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded, and requirements and
+        conda files are sent by content. (templated)
     :param metadata: strings to find the job by. (templated)
     :param entrypoint_num_cpus: CPUs reserved for the driver. (templated)
     :param entrypoint_num_gpus: GPUs reserved for the driver. (templated)
@@ -106,13 +107,13 @@ class JobOptions(_Entrypoint, TaskOptions, total=False):
     :param fail_on_exit_code: exit codes of the driver that fail the task without a retry.
     """
 
-    runtime_env: Mapping[str, Any] | None
-    metadata: Mapping[str, str] | None
+    runtime_env: Mapping[str, Any] | str | None
+    metadata: Mapping[str, Any] | str | None
     entrypoint_num_cpus: float | str | None
     entrypoint_num_gpus: float | str | None
-    entrypoint_memory: int | str | None
-    entrypoint_resources: Mapping[str, float] | None
-    entrypoint_label_selector: Mapping[str, str] | None
+    entrypoint_memory: float | str | None
+    entrypoint_resources: Mapping[str, float | str] | str | None
+    entrypoint_label_selector: Mapping[str, Any] | str | None
     stop_grace: Duration | None
     cancel_on_kill: bool
     durable: bool

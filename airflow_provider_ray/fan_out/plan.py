@@ -11,9 +11,15 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.errors import RayConfigError, RayError
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayError
+from airflow_provider_ray.client.values import RESOURCES, number, plain, whole_number
 from airflow_provider_ray.compat.templates import value_of
-from airflow_provider_ray.fan_out.division import divide_items, divide_range, weighted_shares
+from airflow_provider_ray.fan_out.division import (
+    divide_items,
+    divide_range,
+    read_weights,
+    weighted_shares,
+)
 from airflow_provider_ray.fan_out.faults import without_secrets
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.stopping import log_stopped
@@ -103,15 +109,13 @@ class Work:
 
         :raises RayConfigError: when it is neither a range nor a list of items.
         """
-        amount, items, sizes = value_of(amount), value_of(items), value_of(sizes)
+        amount, items, sizes = value_of(amount), _listed("items", items), _listed("sizes", sizes)
         if (amount is None) == (items is None):
             raise RayConfigError("amount and items", "both" if items is not None else "neither", "one of them")
-        if items is None and (isinstance(amount, bool) or not isinstance(amount, int) or amount < 1):
+        if items is None and not (amount := whole_number("amount", amount)):
             raise RayConfigError("amount", repr(amount), "a whole number of at least 1")
-        for name, value in (("items", items), ("sizes", sizes)):
-            if value is not None and (isinstance(value, str) or not isinstance(value, Sequence) or not value):
-                raise RayConfigError(name, repr(value)[:200], "a list with at least one element")
-        return cls(amount=amount, offset=value_of(offset), items=items, sizes=sizes)
+        sizes = sizes and [number(f"sizes[{position}]", size) for position, size in enumerate(sizes)]
+        return cls(amount=amount, offset=whole_number("offset", offset) or 0, items=items, sizes=sizes)
 
     def divide(self, shares: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """Fields of the shard of each cluster that gets work.
@@ -145,16 +149,17 @@ class Participants:
     def shares(self, weights: Any, capacity: str) -> dict[str, float]:
         """The share of each healthy cluster.
 
-        :param weights: how much each resource counts; None for equal shares.
+        :param weights: how much each resource counts; None or ``{}`` for equal shares.
         :param capacity: divide by ``free`` or ``total`` resources.
-        :raises RayClusterUnavailable: when no cluster is healthy.
+        :raises RayClusterUnavailable: when no cluster is healthy, or only an unavailable one may have what is weighted.
         :raises RayConfigError: when the weights cannot work.
         """
         if not self.capacities:
             self.raise_fault()
-        weights = value_of(weights)
-        if weights is None:
+        weights = read_weights(value_of(weights))
+        if not weights:
             return dict.fromkeys(self.capacities, 1 / len(self.capacities))
+        self._check_known(weights)
         totals = [each.total for each in self.capacities.values()]
         free = [each.free or {} for each in self.capacities.values()]
         shares = weighted_shares(free if capacity == "free" else totals, weights, known=totals)
@@ -162,8 +167,22 @@ class Participants:
             log.warning("No cluster reports free resources; dividing the work by their total resources")
             shares = weighted_shares(totals, weights)
         if not any(shares):
+            self.raise_fault()
             raise RayConfigError("weights", repr(dict(weights)), "a resource that at least one of the clusters has")
         return dict(zip(self.capacities, shares, strict=True))
+
+    def _check_known(self, weights: Mapping[str, float]) -> None:
+        """Put up with a resource that no healthy cluster has, as long as an unavailable one may have it.
+
+        :raises RayClusterUnavailable: naming the resource and the cluster.
+        """
+        known = set(RESOURCES).union(*(each.total for each in self.capacities.values()))
+        unknown = sorted(set(weights) - known)
+        if unknown and self.faults:
+            reasons = "; ".join(f"{conn_id!r}: {fault}" for conn_id, fault in self.faults.items())
+            raise RayClusterUnavailable.from_message(
+                f"No cluster that is available has {unknown}, which weights name. Unavailable: {reasons}"
+            )
 
     def check(self, *, allow_same_cluster: bool, serving: bool) -> None:
         """Reject connections that lead to the same cluster, and clusters that could answer for each other.
@@ -270,6 +289,14 @@ def give_up_job(conn_id: str, submission_id: str | None) -> None:
     log_stopped(log, conn_id, submission_id, job)
     if job is not None and not is_terminal(job.status):
         raise RayJobStopping(conn_id, job, "has not stopped yet after a stop request; the next attempt checks again")
+
+
+def _listed(name: str, given: Any) -> list[Any] | None:
+    """A list in types of JSON, also from a template of one or the XComs of a mapped task."""
+    found = plain(name, value_of(given))
+    if found is not None and (not isinstance(found, list) or not found):
+        raise RayConfigError(name, repr(found)[:200], "a list with at least one element")
+    return found
 
 
 def _serve_address(config: ClusterConfig) -> str:

@@ -10,12 +10,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import TaskGroup, get_current_context, task
 
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.values import plain
 from airflow_provider_ray.clusters.quorum import check_wanted, how_many
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
 from airflow_provider_ray.compat.templates import is_literal, value_of
 from airflow_provider_ray.fan_out import results
-from airflow_provider_ray.fan_out.cluster_tasks import RETRIES, ClusterTasks, cluster_task_defaults, with_note
-from airflow_provider_ray.fan_out.division import check_weights
+from airflow_provider_ray.fan_out.cluster_tasks import ClusterTasks, retry_defaults, unless_given
+from airflow_provider_ray.fan_out.division import read_weights
+from airflow_provider_ray.fan_out.faults import UnlessTold, callbacks, note_fault
 from airflow_provider_ray.fan_out.options import CallOptions, JobOptions, check_options
 from airflow_provider_ray.fan_out.plan import (
     DEFAULT_WEIGHTS,
@@ -85,14 +87,16 @@ def ray_fan_out(
         deploys under the name ``shard.application``; see :class:`~airflow_provider_ray.fan_out.options.CallOptions`.
         None when the job serves nothing.
     :param release: arguments of ``release``, a call that tells the job that it may end. None for no such call.
-    :param weights: how much each resource counts when the work is divided; None for equal shares. (templated)
+    :param weights: how much each resource counts when the work is divided; None or ``{}`` for equal shares. (templated)
     :param capacity: divide by the resources that are ``free`` when the run begins, or by the ``total``.
     :param policy: how many clusters have to succeed: ``all`` that got work, ``any``, or a number of them. (templated)
     :param redistribute: divide the work of a cluster that became unavailable, or lost its job, among the clusters that
         succeeded. The work of a job that failed by itself is not repeated. Without it, and with ``policy="all"``
         written in the Dag file, the tasks of an unavailable cluster are retried; otherwise they fail at once.
     :param allow_same_cluster: accept connections that lead to the same cluster.
-    :param default_args: default arguments of the cluster tasks.
+    :param default_args: default arguments of the cluster tasks, on top of those of the Dag and the groups around. An
+        ``on_failure_callback`` is called once for a cluster, by the first of its tasks that fails, and by ``merge``
+        only if no other task has failed.
     :param group_id: id of the task group.
     :raises RayConfigError: in the Dag file, or in ``plan`` before anything is submitted, when an argument cannot work.
     """
@@ -102,20 +106,33 @@ def ray_fan_out(
     if capacity not in ("free", "total"):
         raise RayConfigError("capacity", repr(capacity), "'free' or 'total'")
     _check_literals(clusters, policy, weights)
-    defaults = cluster_task_defaults(retry_cluster_faults=policy == "all" and not redistribute)
-    cluster_tasks = ClusterTasks(job, collect, release, with_note({**defaults, **(default_args or {})}))
-    steps = _Steps(cluster_tasks, parameters, capacity, redistribute, allow_same_cluster)
-    with TaskGroup(group_id):
-        planned: Any = task(**RETRIES)(steps.plan)(
+    if is_literal([amount, offset, items, sizes]):
+        Work.given(amount, offset, items, sizes)
+    with TaskGroup(group_id) as group:
+        inherited = _inherited(group)
+        for_clusters = {**inherited, **(default_args or {})}
+        # What the UI shows for a mapped task instead of its number.
+        for_clusters |= unless_given({"map_index_template": "{{ task.conn_id }}"}, for_clusters)
+        again = policy == "all" and not redistribute
+        cluster_tasks = ClusterTasks(
+            job, collect, release, for_clusters | retry_defaults(for_clusters, cluster_faults=again)
+        )
+        steps = _Steps(cluster_tasks, parameters, capacity, redistribute, allow_same_cluster)
+        retries, told = retry_defaults(inherited), callbacks(inherited)
+        noted = {**retries, "on_failure_callback": [note_fault, *told]}
+        planned: Any = task(**noted)(steps.plan)(
             clusters=clusters, policy=policy, weights=weights, amount=amount, offset=offset, items=items, sizes=sizes
         )
         last = cluster_tasks.map_over(planned, "on_cluster")
         replanned: Any = []
         if redistribute:
-            replanned = task(trigger_rule="all_done", **RETRIES)(steps.replan)(planned, weights)
+            replanned = task(trigger_rule="all_done", **noted)(steps.replan)(planned, weights)
             last >> replanned.operator
             last = cluster_tasks.map_over(replanned, "taken_over")
-        merged: Any = task(trigger_rule="all_done", multiple_outputs=False)(steps.merge)(policy, planned, replanned)
+        last_step = task(
+            trigger_rule="all_done", multiple_outputs=False, on_failure_callback=[*map(UnlessTold, told)], **retries
+        )
+        merged: Any = last_step(steps.merge)(policy, planned, replanned)
         last >> merged.operator
     return cast("XComArg", merged)
 
@@ -135,13 +152,13 @@ class _Steps:
     ) -> list[PlannedShard]:
         """Decide which cluster gets which part of the work."""
         wanted, conn_ids = Work.given(amount, offset, items, sizes), resolve(clusters, "clusters")
-        required = how_many(policy, len(conn_ids), field="policy")
+        required = how_many(policy, len(conn_ids))
         participants = ask_participants(conn_ids)
         participants.check(allow_same_cluster=self.allow_same_cluster, serving=self.cluster_tasks.collect is not None)
         if required > len(participants.capacities) and not (policy == "all" and self.redistribute):
             participants.raise_fault()
         shards = plan_shards(wanted, participants, participants.shares(weights, self.capacity))
-        how_many(policy, len(shards), field="policy", what="clusters that answer and get work")
+        how_many(policy, len(shards), what="clusters that answer and get work")
         get_current_context()["ti"].xcom_push(key=WITHOUT_WORK_KEY, value=participants.without_work(shards))
         return self._planned(shards)
 
@@ -171,7 +188,7 @@ class _Steps:
         own = self.cluster_tasks.outcomes("on_cluster", planned)
         taken_over = self.cluster_tasks.outcomes("taken_over", replanned or ())
         merged = results.merge(own, taken_over, **without_work)
-        done, wanted = results.succeeded(merged), how_many(policy, len(planned), field="policy")
+        done, wanted = results.succeeded(merged), how_many(policy, len(planned))
         if len(done) < wanted:
             # The failed task keeps its result, for anyone who looks into the failure.
             ti.xcom_push(key="return_value", value=merged)
@@ -185,11 +202,22 @@ class _Steps:
             {
                 "conn_id": shard.conn_id,
                 "application": shard.application,
-                "parameters": self.parameters(shard, params) if self.parameters else asdict(shard),
+                "parameters": plain("parameters", self.parameters(shard, params) if self.parameters else asdict(shard)),
                 "shard": asdict(shard),
             }
             for shard in shards
         ]
+
+
+def _inherited(group: TaskGroup) -> dict[str, Any]:
+    """Default arguments of the Dag and of the groups around, for the tasks of a fan-out.
+
+    :raises RayConfigError: in a mapped group, since Airflow cannot map tasks over the clusters within it.
+    """
+    if mapped := next(group.iter_mapped_task_groups(), None):
+        expected = "a place outside of mapped task groups; several amounts may become the items of one fan-out"
+        raise RayConfigError("ray_fan_out", f"a place in the mapped task group {mapped.group_id!r}", expected)
+    return {**(group.dag.default_args or {}), **group.default_args}
 
 
 def _check_tasks(job: Any, collect: Any, release: Any) -> None:
@@ -205,6 +233,6 @@ def _check_literals(clusters: Any, policy: Any, weights: Any) -> None:
     """Check in the Dag file what is known there; templates and outputs of other tasks are only known in a run."""
     number = check_clusters(clusters, "clusters")
     if is_literal(policy):
-        check_wanted(policy, number, field="policy")
-    if is_literal(weights) and value_of(weights) is not None:
-        check_weights(value_of(weights))
+        check_wanted(policy, number)
+    if is_literal(weights):
+        read_weights(value_of(weights))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_ray.client.durations import seconds
+from airflow_provider_ray.client.durations import optional_seconds, seconds
 from airflow_provider_ray.hooks import options
 
 if TYPE_CHECKING:
@@ -63,8 +65,10 @@ class RayHook(BaseHook):
 
         from airflow_provider_ray.compat.triggerer import amask_secret
 
-        connection = await get_async_connection(self.conn_id, hook=type(self))
-        config = self._config(connection, await get_async_extra_dejson(connection))
+        with self._readable():
+            connection = await get_async_connection(self.conn_id, hook=type(self))
+            extra = await get_async_extra_dejson(connection)
+        config = self._config(connection, extra)
         for secret in _secrets(config):
             await amask_secret(secret)
         return config
@@ -77,9 +81,11 @@ class RayHook(BaseHook):
         """
         from airflow_provider_ray.client.labels import read_labels
 
-        connection = self.get_connection(self.conn_id)
+        with self._readable():
+            connection = self.get_connection(self.conn_id)
+            extra = connection.extra_dejson
         with self._named(connection):
-            return read_labels(connection.extra_dejson)
+            return read_labels(_json_object(connection, extra))
 
     def get_conn(self, *, looks_up: bool = True) -> RayClient:
         """A client for ``async with``.
@@ -123,7 +129,7 @@ class RayHook(BaseHook):
 
     def submit_job(
         self,
-        entrypoint: str | Sequence[str],
+        entrypoint: str | Sequence[Any],
         *,
         parameters: Any = None,
         submission_id: str | None = None,
@@ -134,11 +140,11 @@ class RayHook(BaseHook):
         :param entrypoint: a shell command, or a list of arguments, each of which is quoted.
         :param parameters: a JSON-serializable value, appended to the entrypoint as one quoted argument.
         :param submission_id: id of the job; by default a new one is generated.
-        :param fields: other fields of :class:`airflow_provider_ray.client.api.job_spec.JobSpec`.
+        :param fields: other arguments of :meth:`airflow_provider_ray.client.api.job_spec.JobSpec.given`.
         """
         from airflow.providers.common.compat.sdk import mask_secret
 
-        from airflow_provider_ray.client.api.job_spec import JobSpec, command
+        from airflow_provider_ray.client.api.job_spec import JobSpec
         from airflow_provider_ray.client.credentials import find_secrets
         from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, submit
 
@@ -146,7 +152,8 @@ class RayHook(BaseHook):
             mask_secret(secret)
         chosen = submission_id if submission_id is not None else f"airflow-{uuid4().hex}"
         metadata = {INSTALLATION_KEY: options.installation(), **(fields.pop("metadata", None) or {})}
-        spec = JobSpec(entrypoint=command(entrypoint, parameters), submission_id=chosen, metadata=metadata, **fields)
+        given = {"entrypoint": entrypoint, "parameters": parameters, "submission_id": chosen, "metadata": metadata}
+        spec = JobSpec.given(**given, **fields)
         self.run(lambda client: submit(client, spec))
         return chosen
 
@@ -156,6 +163,38 @@ class RayHook(BaseHook):
         :raises RayNotFound: when the cluster has no such job.
         """
         return self.run(lambda client: client.jobs.get(submission_id))
+
+    def wait_for_job(
+        self,
+        submission_id: str,
+        *,
+        timeout: float | timedelta | None = None,
+        poll_interval: float | timedelta = 10,
+        fetch_logs: bool = True,
+    ) -> JobDetails:
+        """Wait until a job has succeeded, and return it. Nothing that happens here stops the job.
+
+        :param timeout: how long to wait, in seconds or as a ``timedelta``; None for no limit.
+        :param poll_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
+        :param fetch_logs: write the driver log to this hook's log while the job runs.
+        :raises RayNotFound: when the cluster has no such job.
+        :raises RayJobFailed: when the job failed.
+        :raises RayJobStopped: when the job was stopped.
+        :raises RayJobLost: when the cluster has forgotten the job, or the node of its driver is gone.
+        :raises RayJobTimeout: when the job had not ended within ``timeout``.
+        :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
+            fault_budget``.
+        """
+        from airflow_provider_ray.client.jobs.outcome import watch
+
+        waiting = partial(
+            watch,
+            submission_id=submission_id,
+            poll_interval=seconds("poll_interval", poll_interval),
+            timeout=optional_seconds("timeout", timeout),
+            logger=self.log if fetch_logs else None,
+        )
+        return self.run(waiting).result(self.conn_id, self.get_config())
 
     def stop_job(self, submission_id: str) -> JobDetails | None:
         """Stop a job, wait for it to end, and return it; None when the cluster has no such job.
@@ -171,6 +210,22 @@ class RayHook(BaseHook):
         from airflow_provider_ray.client.jobs.driver_log import read_log
 
         return self.run(lambda client: read_log(client, submission_id))
+
+    def delete_old_jobs(self, older_than: timedelta) -> int:
+        """Delete the records of jobs that this Airflow submitted and that ended longer ago; return how many.
+
+        Ray keeps all records, and a list of jobs takes longer with each. The logs stay on the cluster.
+
+        :param older_than: time since the end of a job, at least an hour.
+        :raises RayRequestError: when the cluster refuses, or is unavailable for longer than ``[ray] fault_budget``.
+        :raises RayConfigError: when it is less than an hour, in which a task may still ask for its job.
+        """
+        from airflow_provider_ray.client.errors import RayConfigError
+        from airflow_provider_ray.client.jobs.records import clean
+
+        if not isinstance(older_than, timedelta) or older_than < timedelta(hours=1):
+            raise RayConfigError("older_than", repr(older_than), "a timedelta of at least an hour")
+        return self.run(lambda client: clean(client, older_than.total_seconds(), options.installation()))
 
     def list_applications(self) -> list[Application]:
         """Serve applications on the cluster."""
@@ -214,8 +269,10 @@ class RayHook(BaseHook):
     def _look_up(self) -> ClusterConfig:
         from airflow.providers.common.compat.sdk import mask_secret
 
-        connection = self.get_connection(self.conn_id)
-        config = self._config(connection, connection.extra_dejson)
+        with self._readable():
+            connection = self.get_connection(self.conn_id)
+            extra = connection.extra_dejson
+        config = self._config(connection, extra)
         for secret in _secrets(config):
             mask_secret(secret)
         return config
@@ -225,7 +282,7 @@ class RayHook(BaseHook):
         self._cached_config = await asyncio.to_thread(self._look_up)
         return self._cached_config
 
-    def _config(self, connection: Connection, extra: Mapping[str, Any]) -> ClusterConfig:
+    def _config(self, connection: Connection, extra: Any) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig
 
         options.apply()
@@ -236,8 +293,19 @@ class RayHook(BaseHook):
                 schema=connection.schema,
                 login=connection.login,
                 password=connection.password,
-                extra=extra,
+                extra=_json_object(connection, extra),
             )
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """A connection that Airflow cannot read is an error of that connection, without what Airflow read."""
+        from airflow_provider_ray.client.errors import RayConfigError
+
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            got = f"fields that Airflow cannot read ({type(error).__name__})"
+            raise RayConfigError(f"connection {self.conn_id!r}", got, "a connection as its form makes it") from None
 
     @contextmanager
     def _named(self, connection: Connection) -> Iterator[None]:
@@ -252,6 +320,23 @@ class RayHook(BaseHook):
             yield
         except RayConfigError as error:
             raise RayConfigError(f"connection {self.conn_id!r}, {error.field}", error.got, error.expected) from None
+
+
+def _json_object(connection: Connection, extra: Any) -> Mapping[str, Any]:
+    """The extra fields; Airflow decodes any JSON, and makes no fields of text that is not JSON.
+
+    :raises RayConfigError: when they are anything but a JSON object; null counts as none.
+    """
+    from airflow_provider_ray.client.errors import RayConfigError
+
+    if not isinstance(extra, Mapping | None):
+        raise RayConfigError("extra", f"JSON of type {type(extra).__name__}", "a JSON object")
+    if not extra and (connection.extra or "").strip() not in ("", "{}", "null"):
+        try:
+            json.loads(connection.extra or "")
+        except ValueError:
+            raise RayConfigError("extra", "text that is not JSON", "a JSON object") from None
+    return extra or {}
 
 
 def _secrets(config: ClusterConfig) -> list[str]:

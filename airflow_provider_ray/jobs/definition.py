@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
+
+from airflow_provider_ray.compat.templates import is_literal, value_of
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.job_spec import JobSpec
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 # Read by Ray's supervisor of the job (Ray 2.49-2.60), whole seconds.
 STOP_GRACE_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 SHOWN_CHARACTERS = 2000
+# Fields besides runtime_env that are a dict, or a template of one.
+MAPPINGS = ("metadata", "entrypoint_resources", "entrypoint_label_selector")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +30,15 @@ class JobDefinition:
     The fields are those of :class:`~airflow_provider_ray.operators.job.RaySubmitJobOperator`.
     """
 
-    entrypoint: str | Sequence[str]
+    entrypoint: str | Sequence[Any]
     parameters: Any = None
-    runtime_env: Mapping[str, Any] | None = None
-    metadata: Mapping[str, str] | None = None
+    runtime_env: Mapping[str, Any] | str | None = None
+    metadata: Mapping[str, Any] | str | None = None
     entrypoint_num_cpus: float | str | None = None
     entrypoint_num_gpus: float | str | None = None
-    entrypoint_memory: int | str | None = None
-    entrypoint_resources: Mapping[str, float] | None = None
-    entrypoint_label_selector: Mapping[str, str] | None = None
+    entrypoint_memory: float | str | None = None
+    entrypoint_resources: Mapping[str, float | str] | str | None = None
+    entrypoint_label_selector: Mapping[str, Any] | str | None = None
     stop_grace: float | None = None
 
     def spec(self, submission_id: str, stamps: Mapping[str, str]) -> JobSpec:
@@ -44,31 +48,51 @@ class JobDefinition:
         :param stamps: metadata that the author's metadata cannot override.
         :raises RayConfigError: when a field cannot work.
         """
-        from airflow_provider_ray.client.api.job_spec import JobSpec, command
-        from airflow_provider_ray.client.values import check_strings, number, whole_number
+        from airflow_provider_ray.client.api.job_spec import JobSpec
+        from airflow_provider_ray.client.values import strings
 
-        check_strings("metadata", self.metadata or {})
-        return JobSpec(
-            entrypoint=command(self.entrypoint, self.parameters),
-            submission_id=submission_id,
-            runtime_env=self._full_runtime_env(),
-            metadata={**(self.metadata or {}), **stamps},
-            entrypoint_num_cpus=number("entrypoint_num_cpus", self.entrypoint_num_cpus),
-            entrypoint_num_gpus=number("entrypoint_num_gpus", self.entrypoint_num_gpus),
-            entrypoint_memory=whole_number("entrypoint_memory", self.entrypoint_memory),
-            entrypoint_resources=self.entrypoint_resources,
-            entrypoint_label_selector=self.entrypoint_label_selector,
-        )
+        given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        grace = given.pop("stop_grace")
+        runtime_env = mapping("runtime_env", given.pop("runtime_env"))
+        if grace is not None:
+            env_vars = strings(
+                "runtime_env['env_vars']", mapping("runtime_env['env_vars']", runtime_env.get("env_vars"))
+            )
+            runtime_env = {**runtime_env, "env_vars": {**env_vars, STOP_GRACE_VARIABLE: str(ceil(grace))}}
+        given |= {name: mapping(name, given[name]) for name in MAPPINGS}
+        given["metadata"] = {**given["metadata"], **stamps}
+        return JobSpec.given(submission_id=submission_id, runtime_env=runtime_env, **given)
 
-    def _full_runtime_env(self) -> Mapping[str, Any]:
-        from airflow_provider_ray.client.values import check_strings
+    def check_literals(self, submission_id: str | None) -> None:
+        """Reject in the Dag file what cannot work, as far as it is known there; no file is looked at.
 
-        given = self.runtime_env.data if isinstance(self.runtime_env, HiddenRuntimeEnv) else self.runtime_env or {}
-        if self.stop_grace is None or not isinstance(given, Mapping):
-            return given
-        env_vars = given.get("env_vars") or {}
-        check_strings("runtime_env['env_vars']", env_vars)
-        return {**given, "env_vars": {**env_vars, STOP_GRACE_VARIABLE: str(ceil(self.stop_grace))}}
+        :param submission_id: the author's choice of an id.
+        :raises RayConfigError: when a field cannot work.
+        """
+        from airflow_provider_ray.client.api.job_spec import JobSpec
+
+        known = {field.name: value for field in fields(self) if is_literal(value := getattr(self, field.name))}
+        known |= {name: mapping(name, known[name]) for name in (*MAPPINGS, "runtime_env") if name in known}
+        known.pop("stop_grace", None)
+        chosen = submission_id if submission_id and is_literal(submission_id) else "unknown"
+        JobSpec.given(**{"entrypoint": "unknown", "submission_id": chosen, **known})
+
+
+def mapping(field: str, given: Any) -> Mapping[str, Any]:
+    """A dict, also from a template of all of it, which renders to text.
+
+    :raises RayConfigError: when it is not a dict.
+    """
+    from airflow_provider_ray.client.errors import RayConfigError
+
+    if given is None or given == "":
+        return {}
+    found = value_of(given)
+    if found is not None and not isinstance(found, Mapping):
+        # The text may hold secrets.
+        expected = f"a dict, or a template of one, such as '{{{{ params.{field.partition('[')[0]} }}}}'"
+        raise RayConfigError(field, f"a {type(given).__name__}", expected)
+    return found or {}
 
 
 def log_spec(log: Logger, spec: JobSpec) -> None:
@@ -103,12 +127,10 @@ def hidden(runtime_env: Any) -> HiddenRuntimeEnv | None:
     """
     if runtime_env is None:
         return None
-    if not isinstance(runtime_env, Mapping):
-        from airflow_provider_ray.client.errors import RayConfigError
-
-        hint = "a dict; a template for all of it needs render_template_as_native_obj=True in its Dag"
-        raise RayConfigError("runtime_env", f"a {type(runtime_env).__name__}", hint)
-    return HiddenRuntimeEnv(runtime_env)
+    shown = dict(mapping("runtime_env", runtime_env))
+    if shown.get("env_vars"):
+        shown["env_vars"] = dict(mapping("runtime_env['env_vars']", shown["env_vars"]))
+    return HiddenRuntimeEnv(shown)
 
 
 def secrets_of(fields: Mapping[str, Any]) -> list[str]:

@@ -148,10 +148,11 @@ class EarlierJobs:
 
     @property
     def _is_rejected(self) -> bool:
-        """Whether the newest job could not be looked up because of credentials."""
+        """Whether the newest job, which is not lost, could not be looked up because of credentials."""
         from airflow_provider_ray.client.errors import RayAuthError
 
-        return bool(self._seen) and isinstance(self._seen[0].fault, RayAuthError)
+        newest = next(iter(self._seen), None)
+        return newest is not None and not newest.job.lost and isinstance(newest.fault, RayAuthError)
 
     def _look(self, patient: TaskJob | None) -> list[SeenJob]:
         """Query all clusters at the same time.

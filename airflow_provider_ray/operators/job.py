@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_ray.client.api.job_spec import JobSpec
     from airflow_provider_ray.client.jobs.outcome import Outcome
-    from airflow_provider_ray.clusters.selection import Clusters
+    from airflow_provider_ray.clusters.selection import Clusters, Strategy
 
 
 class RaySubmitJobOperator(RedactsRenderedFields):
@@ -42,10 +42,11 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     is stopped. In every mode, the XCom is ``{"conn_id", "submission_id"}`` of the job whose result is used.
 
     :param entrypoint: shell command of the driver, or a list of arguments that are quoted one by one. (templated)
-    :param parameters: JSON-serializable; appended to the entrypoint as one quoted argument, which a Python driver reads
-        with ``json.loads(sys.argv[1])``. (templated)
-    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded. Values of
-        ``env_vars`` do not appear in the rendered template. (templated)
+    :param parameters: JSON-serializable (:func:`~airflow_provider_ray.client.values.plain` says what that includes);
+        appended to the entrypoint as one quoted argument, which a Python driver reads with
+        ``json.loads(sys.argv[1])``. (templated)
+    :param runtime_env: Ray's runtime environment; a local ``working_dir`` is zipped and uploaded, and requirements and
+        conda files are sent by content. Values of ``env_vars`` do not appear in the rendered template. (templated)
     :param metadata: strings to find the job by; the task's own identity is added. (templated)
     :param submission_id: id of the job; by default one that names the task and is unique. (templated)
     :param entrypoint_num_cpus: CPUs reserved for the driver; None leaves Ray's default, 0. (templated)
@@ -118,19 +119,19 @@ class RaySubmitJobOperator(RedactsRenderedFields):
     def __init__(
         self,
         *,
-        entrypoint: str | Sequence[str],
+        entrypoint: str | Sequence[Any],
         parameters: Any = None,
-        runtime_env: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, str] | None = None,
+        runtime_env: Mapping[str, Any] | str | None = None,
+        metadata: Mapping[str, Any] | str | None = None,
         submission_id: str | None = None,
         entrypoint_num_cpus: float | str | None = None,
         entrypoint_num_gpus: float | str | None = None,
-        entrypoint_memory: int | str | None = None,
-        entrypoint_resources: Mapping[str, float] | None = None,
-        entrypoint_label_selector: Mapping[str, str] | None = None,
+        entrypoint_memory: float | str | None = None,
+        entrypoint_resources: Mapping[str, float | str] | str | None = None,
+        entrypoint_label_selector: Mapping[str, Any] | str | None = None,
         stop_grace: float | timedelta | None = None,
         conn_id: Clusters = RayHook.default_conn_name,
-        strategy: str = "first_healthy",
+        strategy: Strategy = "first_healthy",
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta = 10,
@@ -171,6 +172,7 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         self.fail_on_exit_code = exit_codes.parse("fail_on_exit_code", fail_on_exit_code)
         self.cancel_on_kill = cancel_on_kill
         self.durable = durable
+        JobDefinition(**self._definition()).check_literals(submission_id)
         self._attempt: Attempt | None = None
         # Airflow may call on_kill before execute, while it renders templates.
         self._is_killed = False
@@ -252,8 +254,9 @@ class RaySubmitJobOperator(RedactsRenderedFields):
         """Show where the job will be before it can exist."""
         url = job.hook.get_config().job_url(job.submission_id)
         where = {memory.CONN_ID_KEY: job.hook.conn_id, memory.SUBMISSION_ID_KEY: job.submission_id}
-        for key, value in {**where, RayJobLink().xcom_key: url}.items():
+        for key, value in where.items():
             context["ti"].xcom_push(key=key, value=value)
+        RayJobLink().store(context["ti"], url)
         doing = f"Resuming the {job.status}" if job.is_adopted else "Submitting"
         self.log.info("%s Ray job %s on %s: %s", doing, job.submission_id, job.hook.conn_id, url)
 

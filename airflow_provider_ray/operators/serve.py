@@ -13,6 +13,7 @@ from airflow.sdk import conf
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.compat.tasks import RedactsRenderedFields
+from airflow_provider_ray.compat.templates import is_literal
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.serve import RayServeTrigger
 
@@ -98,6 +99,7 @@ class RayServeOperator(RedactsRenderedFields):
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.max_answer_bytes = max_answer_bytes
         self.deferrable = deferrable
+        self._check_literals()
 
     def execute(self, context: Context) -> Any:
         """Call the application, after waiting for it here or in the triggerer."""
@@ -157,6 +159,19 @@ class RayServeOperator(RedactsRenderedFields):
             poll_interval=self.poll_interval,
             end_time=end_time,
         )
+
+    def _check_literals(self) -> None:
+        """Check in the Dag file what is known there, without loading the client."""
+        from airflow_provider_ray.client.api.serve_method import check_method
+        from airflow_provider_ray.client.config import check_headers
+        from airflow_provider_ray.client.values import as_json
+
+        if is_literal(self.method):
+            check_method(self.method)
+        if is_literal(self.headers):
+            check_headers("headers", self.headers or {})
+        if is_literal(self.data):
+            as_json("data", self.data)
 
     def _check_arguments(self) -> None:
         from airflow_provider_ray.client.api.serve import check_request

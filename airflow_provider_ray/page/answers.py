@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_ray.client import fault_words
 from airflow_provider_ray.client.api.capacity import count_jobs, free_of, total_of
-from airflow_provider_ray.client.errors import RayError
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayError
 from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, has_nonce
 from airflow_provider_ray.hooks import options
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from airflow_provider_ray.page.task import Task
 
 JOBS_SHOWN = 50
+APPLICATIONS_SHOWN = 200
+RESOURCES_SHOWN = 100
+# Characters; ids and names as Ray makes and stores them are shorter.
+SHOWN_LENGTH = 300
 FIRST = ("CPU", "GPU", "memory")
 _KIND = re.compile(r"[A-Z_]{1,60}")
 
@@ -51,7 +55,7 @@ def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]
         "reason": None if (fault := watch.fault) is None else fault_in_words(fault),
         "dashboard": watch.config and (watch.config.public_url or watch.config.url),
         "labels": dict(watch.config.labels) if watch.config else {},
-        "ray_version": watch.version.value and watch.version.value.ray_version,
+        "ray_version": watch.version.value and _short(watch.version.value.ray_version),
         "nodes": _nodes(watch),
         "resources": list(_resources(watch)),
         "demands": watch.usage.current and watch.usage.current.pending_demands,
@@ -60,7 +64,7 @@ def cluster_answer(watch: ClusterWatch, *, may_stop: bool, dags: Collection[str]
         "pending": pending,
         "active": len(jobs) if is_known else None,
         "jobs": [_job(job, watch, dags) for job in jobs[:JOBS_SHOWN]],
-        "jobs_fault": _fault(watch.jobs),
+        "jobs_fault": None if watch.jobs.error is None else _jobs_fault(watch.jobs.error),
         "jobs_seen": _age(watch.jobs.known_at),
         "applications": _applications(watch),
         "serve_fault": _fault(watch.serve),
@@ -119,6 +123,11 @@ def _fault(answer: SharedAnswer[Any]) -> str | None:
     return None if answer.error is None else fault_in_words(answer.error)
 
 
+def _jobs_fault(error: Exception) -> str:
+    is_hinted = isinstance(error, TimeoutError | RayAnswerTooLarge)
+    return f"{fault_in_words(error)}; {fault_words.MANY_RECORDS}" if is_hinted else fault_in_words(error)
+
+
 def _age(moment: float | None) -> float | None:
     return None if moment is None else round(monotonic() - moment, 1)
 
@@ -133,29 +142,30 @@ def _resources(watch: ClusterWatch) -> Iterator[dict[str, Any]]:
     """Used and total of each resource, the usual ones first; used is None if it is unknown."""
     total = total_of(watch.nodes.value or ())
     free = free_of(total, watch.usage.current) or {}
-    for name in sorted(total, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
+    names = sorted(total, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    for name in names[:RESOURCES_SHOWN]:
         used = round(total[name] - free[name], 4) if name in free else None
-        yield {"name": name, "used": used, "total": total[name]}
+        yield {"name": _short(name), "used": used, "total": total[name]}
 
 
 def _job(job: JobDetails, watch: ClusterWatch, dags: Collection[str]) -> dict[str, Any]:
     name = job.submission_id or job.job_id
     return {
-        "submission_id": job.submission_id,
-        "job_id": job.job_id,
-        "status": job.status,
+        "submission_id": _short(job.submission_id),
+        "job_id": _short(job.job_id),
+        "status": _short(job.status),
         "started_ms": job.start_time_ms,
         "ended_ms": job.end_time_ms,
         "exit_code": job.driver_exit_code,
         "error_type": job.error_type if job.error_type and _KIND.fullmatch(job.error_type) else None,
         "task": _task(_own_metadata(job), dags),
-        "url": watch.config.job_url(name) if watch.config and name else None,
+        "url": watch.config.job_url(_short(name)) if watch.config and name else None,
     }
 
 
 def _task(metadata: Mapping[str, str], dags: Collection[str]) -> dict[str, str | None] | None:
     keys = ("dag_id", "run_id", "task_id", "map_index")
-    stamps = {key: metadata.get(f"airflow_{key}") for key in keys}
+    stamps = {key: _short(metadata.get(f"airflow_{key}")) for key in keys}
     return stamps if stamps["dag_id"] in dags and stamps["run_id"] and stamps["task_id"] else None
 
 
@@ -169,4 +179,20 @@ def _applications(watch: ClusterWatch) -> list[dict[str, str | None]] | None:
     if watch.serve.current is None:
         return None
     applications = sorted(watch.serve.current.applications.values(), key=lambda each: each.name)
-    return [{"name": each.name, "status": each.status, "route": each.route_prefix} for each in applications]
+    return [
+        {"name": _short(each.name), "status": _short(each.status), "route": _short(each.route_prefix)}
+        for each in applications[:APPLICATIONS_SHOWN]
+    ]
+
+
+@overload
+def _short(text: str) -> str: ...
+
+
+@overload
+def _short(text: str | None) -> str | None: ...
+
+
+def _short(text: str | None) -> str | None:
+    """A cluster's text, no longer than it may be on a page."""
+    return text if text is None or len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"

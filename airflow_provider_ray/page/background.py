@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from math import inf
 from threading import Lock, Thread
 from time import monotonic
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.threads import started
 from airflow_provider_ray.clusters.discovery import all_conn_ids
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.page.cluster_watch import ClusterWatch, Lanes, bounded
@@ -36,7 +38,8 @@ class Watcher:
         usual, slow = pacing.PAGE_REQUESTS_AT_ONCE, pacing.PAGE_SLOW_REQUESTS_AT_ONCE
         self._lanes = Lanes(asyncio.Semaphore(usual), asyncio.Semaphore(slow))
         self._stops = asyncio.Semaphore(pacing.PAGE_STOPS_AT_ONCE)
-        self._lookups = ThreadPoolExecutor(pacing.PAGE_LOOKUPS_AT_ONCE, "ray-page-connections")
+        self._lookups: dict[str, Future[ClusterConfig]] = {}
+        self._lookup_places = asyncio.Semaphore(pacing.PAGE_LOOKUPS_AT_ONCE)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._run, name="ray-page", daemon=True)
         self._lock, self._listing = Lock(), Lock()
@@ -91,7 +94,6 @@ class Watcher:
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 self._thread.join(pacing.PAGE_CLOSE_SECONDS)
             self._loop.close()
-            self._lookups.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
         if not self._thread.is_alive():
@@ -108,7 +110,18 @@ class Watcher:
             del self._watches[conn_id]
 
     async def _config(self, conn_id: str) -> ClusterConfig:
-        return await self._loop.run_in_executor(self._lookups, lambda: RayHook(conn_id).get_config())
+        """Look a connection up, once at a time.
+
+        One that hangs, in a secrets backend, keeps its thread but not its place, so that it does not delay the others.
+        """
+        lookup = self._lookups.get(conn_id)
+        if lookup is None or lookup.done():
+            async with self._lookup_places:
+                lookup = self._lookups[conn_id] = started(lambda: RayHook(conn_id).get_config())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pacing.PAGE_LOOKUP_SECONDS):
+                        return await asyncio.wrap_future(lookup)
+        return await asyncio.wrap_future(lookup)
 
     async def _stop_job(self, conn_id: str, submission_id: str) -> bool:
         async with asyncio.timeout(pacing.PAGE_REQUEST_SECONDS), self._stops:

@@ -12,7 +12,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve
 from airflow_provider_ray.compat.tasks import fail_sensor, has_checked_before
-from airflow_provider_ray.compat.templates import is_literal
+from airflow_provider_ray.compat.templates import is_literal, value_of
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.triggers.cluster import RayClusterTrigger
 
@@ -40,7 +40,7 @@ class RayClusterSensor(BaseSensorOperator):
         in bytes. (templated)
     :param max_pending_jobs: maximum number of PENDING jobs on a cluster; None for no limit. (templated)
     :param max_running_jobs: maximum number of RUNNING jobs on a cluster; None for no limit. (templated)
-    :param require: how many of several clusters must meet the conditions: "all", "any" or a number. (templated)
+    :param policy: how many of several clusters must meet the conditions: "all", "any" or a number. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :param poke_interval: longest time between two checks of the clusters, in seconds or as a ``timedelta``.
     :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
@@ -51,7 +51,7 @@ class RayClusterSensor(BaseSensorOperator):
     :raises AirflowSensorTimeout: when too few clusters met the conditions within ``timeout``.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "free_resources", "max_pending_jobs", "max_running_jobs", "require")
+    template_fields: Sequence[str] = ("conn_id", "free_resources", "max_pending_jobs", "max_running_jobs", "policy")
     template_fields_renderers: ClassVar[dict[str, str]] = {"free_resources": "json"}
     ui_color = "#dff1fb"
 
@@ -59,22 +59,22 @@ class RayClusterSensor(BaseSensorOperator):
         self,
         *,
         conn_id: Clusters = RayHook.default_conn_name,
-        free_resources: Mapping[str, float | str] | None = None,
+        free_resources: Mapping[str, float | str] | str | None = None,
         max_pending_jobs: int | str | None = None,
         max_running_jobs: int | str | None = None,
-        require: str | int | Resolvable = "all",
+        policy: int | str | Resolvable = "all",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
-        self._check_literals(conn_id, require)
         self.conn_id = conn_id
         self.free_resources = free_resources
         self.max_pending_jobs = max_pending_jobs
         self.max_running_jobs = max_running_jobs
-        self.require = require
+        self.policy = policy
         self.deferrable = deferrable
+        self._check_literals()
         self._said = ""
         self._rejections: Rejections | None = None
 
@@ -136,24 +136,29 @@ class RayClusterSensor(BaseSensorOperator):
             end_time=time() + self.timeout,
         )
 
-    @staticmethod
-    def _check_literals(conn_id: Any, require: Any) -> None:
+    def _check_literals(self) -> None:
+        from airflow_provider_ray.client.values import resources, whole_number
         from airflow_provider_ray.clusters.quorum import check_wanted
 
-        number = check_clusters(conn_id)
-        if is_literal(require):
-            check_wanted(require, number, field="require")
+        number = check_clusters(self.conn_id)
+        if is_literal(self.policy):
+            check_wanted(self.policy, number)
+        if is_literal(self.free_resources):
+            resources("free_resources", value_of(self.free_resources) or {})
+        for name in ("max_pending_jobs", "max_running_jobs"):
+            if is_literal(given := getattr(self, name)):
+                whole_number(name, given)
 
     def _required(self, conn_ids: Sequence[str]) -> int:
         from airflow_provider_ray.clusters.quorum import how_many
 
-        return how_many(self.require, len(conn_ids), field="require")
+        return how_many(self.policy, len(conn_ids))
 
     def _room(self) -> Room:
         from airflow_provider_ray.client.clusters.survey import Room
 
         return Room.from_fields(
-            free_resources=self.free_resources,
+            free_resources=value_of(self.free_resources),
             max_pending_jobs=self.max_pending_jobs,
             max_running_jobs=self.max_running_jobs,
         )

@@ -12,6 +12,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.compat.tasks import fail_sensor, has_checked_before
+from airflow_provider_ray.compat.templates import is_literal, value_of
 from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
@@ -42,6 +43,7 @@ class RayJobSensor(BaseSensorOperator):
     :param conn_id: connection of type ``ray``, or a label selector that only one cluster matches. (templated)
     :param deferrable: wait in the triggerer; default ``[operators] default_deferrable``.
     :param fetch_logs: write the driver log to the task log; in poke and reschedule mode, only once the job has ended.
+        False if another task shows the log already.
     :param poke_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
     :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
         not retry a sensor that timed out.
@@ -64,10 +66,10 @@ class RayJobSensor(BaseSensorOperator):
         self,
         *,
         submission_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | str | None = None,
         conn_id: Clusters = RayHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        fetch_logs: bool = False,
+        fetch_logs: bool = True,
         poke_interval: float | timedelta = 10,
         **kwargs: Any,
     ) -> None:
@@ -81,6 +83,8 @@ class RayJobSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.fetch_logs = fetch_logs
         self._accepted = False
+        if is_literal(submission_id) and is_literal(metadata):
+            self._target()
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode; deferrable mode defers only if the job has not ended yet."""
@@ -114,11 +118,9 @@ class RayJobSensor(BaseSensorOperator):
     def _look(self, conn_id: str, fault_budget: float | None = None) -> Outcome | None:
         from airflow_provider_ray.client.jobs.outcome import look
 
-        self._check_arguments()
         looking = partial(
             look,
-            submission_id=self.submission_id,
-            metadata=self.metadata,
+            **self._target(),
             installation=options.installation(),
             logger=self.log if self.fetch_logs else None,
             fault_budget=fault_budget,
@@ -134,8 +136,7 @@ class RayJobSensor(BaseSensorOperator):
 
         config = RayHook(conn_id).get_config()
         if outcome.job is not None:
-            url = config.job_url(str(outcome.job.submission_id))
-            context["ti"].xcom_push(key=RayJobLink().xcom_key, value=url)
+            RayJobLink().store(context["ti"], config.job_url(str(outcome.job.submission_id)))
         try:
             job = outcome.result(conn_id, config)
         except RayError as error:
@@ -152,22 +153,22 @@ class RayJobSensor(BaseSensorOperator):
         return RayJobTrigger(
             role="observer",
             conn_id=conn_id,
-            submission_id=self.submission_id,
-            metadata=self.metadata,
+            **self._target(),
             poll_interval=self.poke_interval,
             end_time=time() + self.timeout,
             fetch_logs=self.fetch_logs,
         )
 
-    def _check_arguments(self) -> None:
-        from airflow_provider_ray.client.api.job_spec import check_submission_id
+    def _target(self) -> dict[str, Any]:
+        """Which job is meant: its id, or entries of its metadata."""
+        from airflow_provider_ray.client.api.job_spec import check_known_id
         from airflow_provider_ray.client.errors import RayConfigError
-        from airflow_provider_ray.client.values import check_strings
+        from airflow_provider_ray.client.values import strings
 
         if bool(self.submission_id) == bool(self.metadata):
             got = "both" if self.submission_id else "neither"
             raise RayConfigError("submission_id and metadata", got, "one of them")
         if self.submission_id:
-            check_submission_id(self.submission_id)
-        else:
-            check_strings("metadata", self.metadata)
+            check_known_id(self.submission_id)
+            return {"submission_id": self.submission_id}
+        return {"metadata": strings("metadata", value_of(self.metadata))}

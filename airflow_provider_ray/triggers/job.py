@@ -141,6 +141,7 @@ class RayJobTrigger(RayTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_ray.client.jobs.outcome import Outcome, watch
+        from airflow_provider_ray.client.jobs.records import retention
 
         ti = self.task_instance
         if self.secrets is not None:
@@ -152,18 +153,20 @@ class RayJobTrigger(RayTrigger):
             waited = 0.0 if self.submission is None else await self._submit(client, self.submission)
             if self.role == "submitter":
                 return self._event(SUBMITTED, Outcome())
-            outcome = await watch(
-                client,
-                submission_id=self.submission_id,
-                metadata=self.metadata,
-                installation=options.installation(),
-                poll_interval=self.poll_interval,
-                timeout=_left(self.end_time, waited),
-                startup_timeout=_left(self.startup_end_time, waited),
-                logger=self.log if self.fetch_logs else None,
-                position=XComPosition(ti) if ti else None,
-                owned=self.role == "owner",
-            )
+            installation = options.installation()
+            async with retention(client, installation):
+                outcome = await watch(
+                    client,
+                    submission_id=self.submission_id,
+                    metadata=self.metadata,
+                    installation=installation,
+                    poll_interval=self.poll_interval,
+                    timeout=_left(self.end_time, waited),
+                    startup_timeout=_left(self.startup_end_time, waited),
+                    logger=self.log if self.fetch_logs else None,
+                    position=XComPosition(ti) if ti else None,
+                    owned=self.role == "owner",
+                )
         if outcome.fault:
             return self._failed(outcome.fault)
         return self._event(TIMED_OUT if outcome.is_late else ENDED, outcome)

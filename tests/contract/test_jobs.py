@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
+from airflow_provider_ray.client.api.job_spec import CONFIG_LIMIT_BYTES, ENTRYPOINT_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
+    RayJobFailed,
     RayNotFound,
     RayRequestRefused,
 )
@@ -52,6 +53,30 @@ async def test_the_life_of_a_job(cluster: Cluster, client: RayClient, name: str)
     assert (await stop_job(client, name)) == job
     await client.jobs.delete(name)
     assert await find(client, name, "n1") is None
+
+
+async def test_the_largest_job_that_is_not_refused_runs(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(name)
+    metadata = {NONCE_KEY: "n1"}
+    smallest = len(as_json("", {"runtime_env": {"env_vars": {"A": ""}}, "metadata": metadata}))
+    room = CONFIG_LIMIT_BYTES - smallest
+    entrypoint = f"test ${{#A}} = {room} #"
+    entrypoint += "x" * (ENTRYPOINT_LIMIT_BYTES - len(entrypoint))
+    job = await run(client, name, entrypoint, metadata=metadata, runtime_env={"env_vars": {"A": "a" * room}})
+    assert job.status == "SUCCEEDED"
+
+
+async def test_what_ray_rejects_is_told_from_its_own_failures(cluster: Cluster, client: RayClient, name: str) -> None:
+    said = "Can't find conda YAML file missing.yml."
+    message = f"Failed to start supervisor actor {name}: '{said}'. Full traceback:\nTraceback ...\nValueError: {said}\n"
+    error_type = "JOB_SUPERVISOR_ACTOR_START_FAILURE" if cluster.ray >= (2, 50) else None
+    cluster.expect(name, status="FAILED", message=message, error_type=error_type, exit_code=None)
+    # This package refuses such a file before it submits anything.
+    await client.jobs.submit(JobSpec(entrypoint="true", submission_id=name, runtime_env={"conda": "missing.yml"}))
+    job = await wait_for_job(client, name, poll_interval=0.5, timeout=60)
+    assert (job.status, job.error_type) == ("FAILED", error_type)
+    assert said in str(job.message)
+    assert not RayJobFailed("ray_lab", job, "failed").retry_helps
 
 
 async def test_jobs_that_have_not_ended(cluster: Cluster, client: RayClient, name: str) -> None:

@@ -5,11 +5,13 @@ The cases run side by side, each through a proxy of its own; they spend their ti
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -42,9 +44,18 @@ class Network:
     def start(self, dag_id: str, seconds: int = RUN_SECONDS) -> CountingRun:
         """Start a run whose task reaches the cluster through the proxy."""
         secret = {"password": self._cluster.token} if self._cluster.token else {}
-        fields = {"conn_type": "ray", "host": "127.0.0.1", "port": self.proxy.port, **secret}
-        self._airflow.api.add_connections({self._conn_id: fields})
+        self._airflow.api.add_connections({self._conn_id: {**self._address, **secret}})
         return CountingRun(self._airflow.api, self._cluster, dag_id, {"conn_id": self._conn_id, "seconds": seconds})
+
+    def log_in(self) -> None:
+        """From now on, the connection has a login, so that the cluster's token travels in Ray's second header."""
+        extra = json.dumps({"cluster_token": self._cluster.token})
+        fields = {"connection_id": self._conn_id, **self._address, "login": "user", "password": "pass", "extra": extra}
+        self._airflow.api.call("PATCH", f"connections/{self._conn_id}", json=fields)
+
+    @property
+    def _address(self) -> dict[str, Any]:
+        return {"conn_type": "ray", "host": "127.0.0.1", "port": self.proxy.port}
 
     @contextmanager
     def away_from(self, request: bytes, kind: str) -> Iterator[threading.Event]:
@@ -119,6 +130,19 @@ def bad_gateways(network: Network, report: Report) -> None:
         ends_in_one_attempt(run, seen)
 
 
+def changed_credentials(network: Network, report: Report, dag_id: str) -> None:
+    """A proxy begins to demand a login, and keeps the header Authorization to itself."""
+    fault = f"credentials replaced in front of the cluster, {SHORTER} s later in the connection, {run_mode(dag_id)}"
+    with report.case(fault, "the task keeps waiting") as seen:
+        run = network.start(dag_id)
+        run.wait_until_watched()
+        with network.proxy.faulty(Fault(replace=(b"\r\nAuthorization:", b"\r\nX-Nothing-Here:"))):
+            time.sleep(SHORTER)
+            network.log_in()
+            ends_in_one_attempt(run, seen)
+        assert "RayAuth" not in run.text("count")
+
+
 def refused_credentials(network: Network, report: Report, status: int) -> None:
     """What a token that was rotated looks like: Ray's own answer to the wrong one, or to none."""
     replaced = {401: (b"Authorization:", b"X-Nothing-Here:"), 403: (b"Bearer ", b"Bearer x")}[status]
@@ -142,6 +166,10 @@ CASES: Mapping[str, tuple[int, Callable[..., None]]] = {
     **{f"log-{run_mode(dag_id)}": (2, partial(during_log_reads, dag_id=dag_id)) for dag_id in (BLOCKING, DEFERRED)},
     **{f"stop-{kind}": (0, partial(during_stop, kind=kind)) for kind in (REFUSED, BLACK_HOLE, HALF_OPEN)},
     **{str(status): (2, partial(refused_credentials, status=status)) for status in (401, 403)},
+    **{
+        f"changed-{run_mode(dag_id)}": (2, partial(changed_credentials, dag_id=dag_id))
+        for dag_id in (BLOCKING, DEFERRED)
+    },
     "502": (1, bad_gateways),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from tests.fake_dashboard.status import status_text
 SUBMIT_KEYS = {"entrypoint", "submission_id", "job_id", "runtime_env", "metadata"} | {
     f"entrypoint_{name}" for name in ("num_cpus", "num_gpus", "memory", "resources")
 }
+# The head sends all of them on to its agent, which takes less than the head.
+AGENT_KEYS = (*sorted(SUBMIT_KEYS), "entrypoint_label_selector")
+AGENT_BODY_LIMIT_BYTES = 1024 * 1024
 LABEL_KEY = re.compile(r"[A-Za-z0-9_./-]+")
 INFO_LINE = "2026-11-20 12:00:00,000\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
 
@@ -67,6 +71,8 @@ class Dashboard:
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if len(json.dumps(dict.fromkeys(AGENT_KEYS) | body)) > AGENT_BODY_LIMIT_BYTES:
+            return _wrapped(500, "aiohttp.web_exceptions.HTTPRequestEntityTooLarge: Request Entity Too Large")
         old = self._cluster.is_older_than(2, 54)
         known = SUBMIT_KEYS | (set() if old else {"entrypoint_label_selector"})
         if unknown := sorted(set(body) - known):

@@ -26,7 +26,11 @@ def xcoms(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[TaskInstanceKey, str], 
         def get_value(*, ti_key: TaskInstanceKey, key: str) -> Any:
             return stored.get((ti_key, key))
 
-    monkeypatch.setattr(links, "XCom", XCom)
+        @staticmethod
+        def set(*, key: str, value: str, **where: Any) -> None:
+            stored[TaskInstanceKey(**where, try_number=KEY.try_number), key] = value
+
+    monkeypatch.setattr(links, "BaseXCom", XCom)
     return stored
 
 
@@ -39,6 +43,19 @@ def test_the_job_link_is_what_the_task_has_stored(xcoms: dict[tuple[TaskInstance
 @pytest.mark.usefixtures("xcoms")
 def test_a_task_without_a_job_has_no_job_link() -> None:
     assert RayJobLink().get_link(OPERATOR, ti_key=KEY) == ""
+
+
+def test_a_backend_that_stores_values_elsewhere_does_not_get_the_link(
+    xcoms: dict[tuple[TaskInstanceKey, str], str],
+) -> None:
+    class Elsewhere:
+        dag_id, run_id, task_id, map_index = KEY.dag_id, KEY.run_id, KEY.task_id, KEY.map_index
+
+        def xcom_push(self, **_: Any) -> None:
+            raise AssertionError("a backend would get this")
+
+    RayJobLink().store(Elsewhere(), URL)
+    assert RayJobLink().get_link(OPERATOR, ti_key=KEY) == URL
 
 
 def test_the_ui_finds_a_link_by_its_name() -> None:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.errors import RayConfigError, RayError
+from airflow_provider_ray.client.threads import in_own_thread
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
@@ -52,7 +54,7 @@ class Access:
         if self._is_open:
             return
         try:
-            self.tls, self._files = await asyncio.to_thread(_read, self.config)
+            self.tls, self._files = await in_own_thread(partial(_read, self.config))
         except RayConfigError:
             if not accepted:
                 raise
@@ -90,7 +92,7 @@ class Access:
             log.info("%s rejects the credentials; looking up the connection and its files again", self.config.url)
         try:
             config = self.config if self._look_up is None else await self._look_up()
-            tls, files = await asyncio.to_thread(_read, config)
+            tls, files = await in_own_thread(partial(_read, config))
         except Exception as error:
             # Whatever a secrets backend raises. A file may be missing for a moment while it is replaced.
             said = str(error) if isinstance(error, RayError) else type(error).__name__

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.models import JobDetails, Node, has_living_head
-from airflow_provider_ray.client.errors import RayRequestError
-from airflow_provider_ray.client.fault_words import in_words
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayNotADashboard, RayRequestError
+from airflow_provider_ray.client.fault_words import MANY_RECORDS, in_words
 from airflow_provider_ray.client.states import PENDING, is_terminal
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ _DEMAND = re.compile(r" .*?: (\d{1,12})\+ pending ")
 _UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 # Ray writes memory with two decimals, which is off by half a percent at most.
 _ROUNDING = 0.005
+RESOURCES_KNOWN = 1000
+NAME_LENGTH = 256
 # Ray's own precision; sums of floats have less.
 _DECIMALS = 4
 
@@ -120,11 +122,16 @@ async def read_capacity(cluster: Cluster, submissions: Jobs) -> Capacity:
             nodes = asking.create_task(_second_to(version, cluster.nodes()))
             python_version = asking.create_task(_if_told(cluster.python_version(), "python_version", unknown))
             status = asking.create_task(_if_told(cluster.status(), "usage", unknown))
-            jobs = asking.create_task(_if_told(submissions.active(), "jobs", unknown))
+            jobs = asking.create_task(_if_told(submissions.active(), "jobs", unknown, MANY_RECORDS))
     except BaseExceptionGroup as faults:
         raise faults.exceptions[0] from None
     head_alive = has_living_head(nodes.result())
-    total, usage = total_of(nodes.result()), Usage.from_text(status.result() or "")
+    if len(total := total_of(nodes.result())) > RESOURCES_KNOWN or any(len(name) > NAME_LENGTH for name in total):
+        # They become part of an event and of an XCom.
+        got = f"reports {len(total)} resources"
+        expected = f"at most {RESOURCES_KNOWN}, with names of at most {NAME_LENGTH} characters"
+        raise RayNotADashboard(cluster.url, f"{got}; expected {expected}")
+    usage = Usage.from_text(status.result() or "")
     if usage is None:
         unknown.setdefault("usage", "Ray has not reported it yet")
     running, pending = (None, None) if jobs.result() is None else count_jobs(jobs.result() or ())
@@ -152,16 +159,20 @@ async def _second_to(version: Awaitable[object], asking: Awaitable[T]) -> T:
         raise
 
 
-async def _if_told(asking: Awaitable[T], what: str, unknown: dict[str, str]) -> T | None:
-    """An answer that is not needed; without one, the reason becomes part of what is unknown."""
+async def _if_told(asking: Awaitable[T], what: str, unknown: dict[str, str], hint: str | None = None) -> T | None:
+    """An answer that is not needed; without one, the reason becomes part of what is unknown.
+
+    :param hint: what it points to when the answer is late or too large.
+    """
     try:
         async with asyncio.timeout(pacing.DETAIL_SECONDS):
             return await asking
     except TimeoutError:
-        unknown[what] = f"no response within {pacing.DETAIL_SECONDS:g} s"
+        unknown[what] = "; ".join(filter(None, (f"no response within {pacing.DETAIL_SECONDS:g} s", hint)))
     except RayRequestError as error:
         log.debug("Unknown %s: %s", what, error)
-        unknown[what] = in_words(error)
+        is_hinted = isinstance(error, RayAnswerTooLarge)
+        unknown[what] = "; ".join(filter(None, (in_words(error), hint if is_hinted else None)))
     return None
 
 

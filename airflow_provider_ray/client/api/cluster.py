@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Rows
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.decoding import decoded_rows
+from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Word
 from airflow_provider_ray.client.api.tested import warn_if_untested
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Authentication(msgspec.Struct):
-    authentication_mode: str
+    authentication_mode: Word
 
 
 class _Metadata(msgspec.Struct):
@@ -23,7 +25,7 @@ class _Metadata(msgspec.Struct):
 
 
 class _Python(msgspec.Struct, rename="camel"):
-    python_version: str
+    python_version: Word
 
 
 class _Status(msgspec.Struct):
@@ -39,6 +41,11 @@ class Cluster:
 
     def __init__(self, http: Http) -> None:
         self._http = http
+
+    @property
+    def url(self) -> str:
+        """Address of the dashboard."""
+        return self._http.base_url
 
     async def version(self) -> ClusterVersion:
         """Version of Ray on the head.
@@ -64,7 +71,8 @@ class Cluster:
     async def nodes(self) -> list[Node]:
         """All nodes, dead ones included."""
         params = {"detail": "1", "limit": str(ROW_LIMIT)}
-        return (await self._http.read("GET", "/api/v0/nodes", Rows[Node], params=params)).rows
+        most = pacing.NODES_BYTES
+        return await self._http.read("GET", "/api/v0/nodes", list[Node], decode=decoded_rows, most=most, params=params)
 
     async def python_version(self) -> str:
         """Version of Python on the head."""
@@ -72,14 +80,14 @@ class Cluster:
 
     async def status(self) -> str:
         """Usage and demands as text, the form that autoscaler v1 and v2 both have."""
-        answer = await self._http.read("GET", "/api/cluster_status", _Status, params={"format": "1"})
+        params = {"format": "1"}
+        answer = await self._http.read("GET", "/api/cluster_status", _Status, most=pacing.USAGE_BYTES, params=params)
         return answer.data.cluster_status or ""
 
     async def has_package(self, uri: str) -> bool:
         """Whether a package is stored; asking keeps Ray from deleting it for ten minutes."""
         try:
-            async with self._http.open("GET", _package_path(uri)) as response:
-                await response.read()
+            await self._http.send("GET", _package_path(uri))
         except RayNotFound:
             return False
         return True

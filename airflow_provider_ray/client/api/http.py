@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -24,7 +25,10 @@ from multidict import CIMultiDict
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.addresses import redirection
+from airflow_provider_ray.client.api.decoding import decoded
+from airflow_provider_ray.client.api.names import Resolver
 from airflow_provider_ray.client.errors import (
+    RayAnswerTooLarge,
     RayAuthError,
     RayAuthLapsed,
     RayClusterUnavailable,
@@ -34,6 +38,7 @@ from airflow_provider_ray.client.errors import (
     RayRequestRefused,
 )
 from airflow_provider_ray.client.json_text import sanitized
+from airflow_provider_ray.client.threads import in_own_thread
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.access import Access
@@ -44,8 +49,25 @@ USER_AGENT = f"airflow-provider-ray-fleet/{__version__}"
 ERROR_TEXT_LIMIT = 64 * 1024
 _LATER = frozenset({408, 425, 429})
 _TITLE = re.compile(r"<title>\s*(\S[^<]{0,200})</title>", re.IGNORECASE)
-# The head asks its agent and answers the agent's 4xx with a 500.
-_WRAPPED = re.compile(r"Request failed with status code (4\d\d)")
+# The head asks its agent and answers the agent's 4xx with a 500 that quotes it, in one of these spellings.
+_WRAPPED = re.compile(
+    r"""
+    \bstatus(?:\ code)?[ :=]{1,3}(4\d\d)\b   # Request failed with status code 413: ...
+    | \b(4\d\d)(?:,\ message='|[ :,-]{1,3})([A-Za-z][A-Za-z ]+)  # 413: Request Entity Too Large
+    | \bHTTP([A-Z][A-Za-z]+)                     # aiohttp.web_exceptions.HTTPRequestEntityTooLarge: ...
+    """,
+    re.VERBOSE,
+)
+# Their reason phrases in one spelling; aiohttp and Python up to 3.12 have those of before RFC 9110.
+_REFUSALS = {each.phrase.lower().replace(" ", ""): each.value for each in HTTPStatus if 400 <= each < 500} | {
+    "requestentitytoolarge": 413,
+    "contenttoolarge": 413,
+    "uritoolong": 414,
+    "unprocessablecontent": 422,
+    "requesturitoolong": 414,
+    "requestedrangenotsatisfiable": 416,
+    "unprocessableentity": 422,
+}
 
 T = TypeVar("T")
 
@@ -77,11 +99,21 @@ class Http:
         config = self._access.config
         return aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
 
+    @property
+    def list_timeout(self) -> aiohttp.ClientTimeout:
+        """Limits for a list of jobs, which may take what it takes to begin: callers in a hurry have their own."""
+        config = self._access.config
+        return aiohttp.ClientTimeout(
+            total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
+            sock_connect=config.connect_timeout,
+            sock_read=pacing.LIST_READ_TIMEOUTS * config.read_timeout,
+        )
+
     async def __aenter__(self) -> Self:
         await self._access.open(accepted=self.accepted)
         config = self._access.config
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(),
+            connector=aiohttp.TCPConnector(resolver=Resolver(config.connect_timeout)),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
@@ -98,17 +130,31 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def read(self, method: str, path: str, answer: type[T], **options: Any) -> T:
+    async def read(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        most: int | None = None,
+        decode: Callable[[bytes, type[T]], T] = decoded,
+        **options: Any,
+    ) -> T:
         """Send a request and return its answer, decoded and checked.
 
         :param answer: the type that the JSON must have.
+        :param most: how many bytes the answer may have; default ``pacing.ANSWER_BYTES``.
+        :param decode: makes the value from the bytes.
+        :raises RayAnswerTooLarge: when it has more.
         :raises RayNotADashboard: also when the JSON has another type; the error says what was expected, and where.
         """
-        async with self.open(method, path, **options) as response:
-            text = await response.read()
         name = self._name(method, path)
+        async with self.open(method, path, **options) as response:
+            text = await read_within(response, pacing.ANSWER_BYTES if most is None else most, name)
         try:
-            return decoded(text, answer)
+            if len(text) <= pacing.DECODED_AT_ONCE_BYTES:
+                return decode(text, answer)
+            return await in_own_thread(partial(decode, text, answer))
         except msgspec.ValidationError as error:
             raise RayNotADashboard(name, f"answered, but not as Ray's dashboard does ({error})") from error
         except (ValueError, RecursionError) as error:
@@ -121,8 +167,12 @@ class Http:
         seconds = config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=config.connect_timeout)
         # aiohttp sends a file piece by piece, but would write bytes in one go and block the event loop.
-        async with self.open("PUT", path, data=lambda: io.BytesIO(body), timeout=limits) as response:
-            await response.read()
+        await self.send("PUT", path, data=lambda: io.BytesIO(body), timeout=limits)
+
+    async def send(self, method: str, path: str, **options: Any) -> None:
+        """Send a request whose answer says nothing but that it has succeeded."""
+        async with self.open(method, path, **options) as response:
+            await read_within(response, pacing.ANSWER_BYTES, self._name(method, path))
 
     @asynccontextmanager
     async def open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -229,7 +279,8 @@ class Http:
 
 def _headers(endpoint: Endpoint, more: Mapping[str, str] | None) -> CIMultiDict[str]:
     """Headers of a request."""
-    headers = CIMultiDict({"User-Agent": USER_AGENT})
+    # A megabyte may unpack to a gigabyte, and nothing that Ray sends needs it.
+    headers = CIMultiDict({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
     headers.update(endpoint.headers)
     if endpoint.basic_auth:
         headers["Authorization"] = endpoint.basic_auth
@@ -255,22 +306,25 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
     return said
 
 
-def decoded(text: bytes, answer: type[T]) -> T:
-    """Decode JSON to a type and check it; strings come out as :func:`sanitized` leaves them.
+async def read_within(response: aiohttp.ClientResponse, most: int, name: str) -> bytes:
+    """The body of an answer, no more of which is read than it may have.
 
-    :raises msgspec.ValidationError: when the JSON has another type.
-    :raises ValueError: when it is not JSON.
+    :param most: how many bytes that is, after decompression.
+    :param name: the request, for the error.
+    :raises RayAnswerTooLarge: when it has more.
     """
-    if rb"\u0000" not in text:
-        try:
-            return msgspec.json.decode(text, type=answer)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            # Ray writes what Python's json writes: NaN or a lone surrogate in one job's runtime_env, which nobody
-            # reads, must not make the whole list unreadable.
-            pass
-    return msgspec.convert(sanitized(json.loads(text)), answer)
+    announced = response.content_length or 0
+    pieces, size = [], announced
+    if announced <= most:
+        size = 0
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                break
+    if size > most:
+        raise RayAnswerTooLarge(name, announced if announced > most else None, most, response.status)
+    return b"".join(pieces)
 
 
 def refusal(name: str, status: int, text: str, endpoint: Endpoint) -> RayRequestError:
@@ -280,8 +334,7 @@ def refusal(name: str, status: int, text: str, endpoint: Endpoint) -> RayRequest
         return RayAuthError(name, f"{status}, {endpoint.advice(status)} ({said})", status)
     if status == 404:
         return RayNotFound(name, f"404: {said}", status)
-    wrapped = _WRAPPED.search(text) if status == 500 else None
-    meant = int(wrapped[1]) if wrapped else status
+    meant = (_wrapped(text) if status == 500 else None) or status
     # Ray's 501 says that Serve is not installed.
     if meant in _LATER or (meant >= 500 and meant != 501):
         return RayClusterUnavailable(name, f"{status}: {said}", status)
@@ -289,6 +342,21 @@ def refusal(name: str, status: int, text: str, endpoint: Endpoint) -> RayRequest
     # How nginx rejects a client certificate that is no longer valid.
     refused.about_credentials = status == 400 and "SSL certificate" in text
     return refused
+
+
+def _wrapped(text: str) -> int | None:
+    """The 4xx that a 500 quotes."""
+    for status, leading, phrase, exception in _WRAPPED.findall(text):
+        if status:
+            return int(status)
+        named = next((code for name, code in _REFUSALS.items() if _plain(phrase or exception).startswith(name)), None)
+        if named is not None and named == int(leading or named):
+            return named
+    return None
+
+
+def _plain(phrase: str) -> str:
+    return phrase.lower().replace(" ", "")
 
 
 def _fault(name: str, error: aiohttp.ClientError | OSError) -> RayRequestError:

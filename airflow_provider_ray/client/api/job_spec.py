@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from airflow_provider_ray.client.api.runtime_env import check_env_vars, read_runtime_env
 from airflow_provider_ray.client.errors import RayConfigError
-from airflow_provider_ray.client.values import as_json, check_strings, number, utf8
+from airflow_provider_ray.client.values import as_json, number, resources, string, strings, utf8, whole_number
 
 # Ray hands the entrypoint to `sh -c` as one argument; Linux caps one argument at 128 KiB (MAX_ARG_STRLEN).
 ENTRYPOINT_LIMIT_BYTES = 128 * 1024 - 1
+# Ray 2.49-2.60 hands runtime_env and metadata to the driver as JSON in one environment variable, RAY_JOB_CONFIG_JSON,
+# for which Linux has the same limit. Ray adds its own variables, defaults and ids, and we the URI of a package. A job
+# above the limit stays PENDING and cannot be stopped.
+CONFIG_LIMIT_BYTES = ENTRYPOINT_LIMIT_BYTES - 4 * 1024
+# Ray's head passes the request on with the fields that are null, and its agent takes 1 MiB, aiohttp's default
+# (client_max_size, Ray 2.49-2.60).
+REQUEST_LIMIT_BYTES = 1024 * 1024 - 512
+# Ray refuses its own resources among the custom ones.
+OWN_ARGUMENTS = {
+    "CPU": "the argument entrypoint_num_cpus",
+    "GPU": "the argument entrypoint_num_gpus",
+    "memory": "the argument entrypoint_memory",
+    "object_store_memory": "no object store memory, which Ray does not reserve for a driver",
+}
+# Ray counts resources in steps of this size, and refuses less.
+SMALLEST_AMOUNT = 0.0001
 SUBMISSION_ID_LIMIT = 200
+# Ray cannot store longer ones: the name of the log file has 255 bytes.
+KNOWN_ID_LIMIT = 255
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -47,14 +67,40 @@ class JobSpec:
         _check_entrypoint(self.entrypoint)
         _check_resources(self)
         check_submission_id(self.submission_id)
-        check_strings("metadata", self.metadata)
-        if not isinstance(self.runtime_env, Mapping):
-            raise RayConfigError("runtime_env", type(self.runtime_env).__name__, "a dict")
-        _check_local_paths(self.runtime_env)
-        check_strings("runtime_env['env_vars']", self.runtime_env.get("env_vars") or {})
-        as_json("runtime_env", dict(self.runtime_env))
-        if self.entrypoint_label_selector is not None:
-            check_strings("entrypoint_label_selector", self.entrypoint_label_selector)
+        check_env_vars(self.runtime_env)
+        _check_sizes(self)
+
+    @classmethod
+    def given(
+        cls,
+        *,
+        entrypoint: str | Sequence[Any],
+        submission_id: str,
+        parameters: Any = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        entrypoint_num_cpus: float | str | None = None,
+        entrypoint_num_gpus: float | str | None = None,
+        entrypoint_memory: float | str | None = None,
+        entrypoint_resources: Mapping[str, float | str] | None = None,
+        entrypoint_label_selector: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A job from values as authors write them: numbers may be text, paths may be ``Path`` objects, and so on.
+
+        :param parameters: appended to the entrypoint, see :func:`command`.
+        :raises RayConfigError: naming the field, what it held and what was expected.
+        """
+        return cls(
+            entrypoint=command(entrypoint, parameters),
+            submission_id=submission_id,
+            runtime_env=read_runtime_env(runtime_env or {}),
+            metadata=strings("metadata", metadata or {}),
+            entrypoint_num_cpus=number("entrypoint_num_cpus", entrypoint_num_cpus),
+            entrypoint_num_gpus=number("entrypoint_num_gpus", entrypoint_num_gpus),
+            entrypoint_memory=whole_number("entrypoint_memory", entrypoint_memory),
+            entrypoint_resources=resources("entrypoint_resources", entrypoint_resources or {}),
+            entrypoint_label_selector=strings("entrypoint_label_selector", entrypoint_label_selector or {}),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The request's body; Ray rejects unknown keys, including those that an older release does not know yet."""
@@ -63,17 +109,18 @@ class JobSpec:
         return {name: value for name, value in plain.items() if value not in (None, {})}
 
 
-def command(entrypoint: str | Sequence[str], parameters: Any = None) -> str:
+def command(entrypoint: Any, parameters: Any = None) -> str:
     """The shell command for an entrypoint and its parameters.
 
     :param entrypoint: a shell command as it is, or a list of arguments that are quoted one by one.
-    :param parameters: JSON-serializable; appended as one quoted argument, pure ASCII so that no locale can change it.
+    :param parameters: JSON-serializable, see :func:`~airflow_provider_ray.client.values.plain`; appended as one quoted
+        argument, pure ASCII so that no locale can change it.
     :raises RayConfigError: when the entrypoint is empty or the parameters are not JSON.
     """
     if isinstance(entrypoint, str):
         line = entrypoint
-    elif isinstance(entrypoint, Sequence) and all(isinstance(part, str) for part in entrypoint):
-        line = shlex.join(entrypoint)
+    elif isinstance(entrypoint, Sequence) and not isinstance(entrypoint, bytes):
+        line = shlex.join([string(f"entrypoint[{position}]", part) for position, part in enumerate(entrypoint)])
     else:
         raise RayConfigError("entrypoint", repr(entrypoint)[:200], "a command or a list of strings")
     if not line.strip():
@@ -98,6 +145,20 @@ def check_submission_id(submission_id: Any) -> None:
         raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
 
 
+def check_known_id(submission_id: Any) -> None:
+    """Reject what cannot be the id of a job that exists; jobs that others submit may have ids that we do not create.
+
+    :raises RayConfigError: see above.
+    """
+    expected = "the id of a job"
+    if not isinstance(submission_id, str) or not submission_id:
+        raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
+    utf8("submission_id", submission_id)
+    if submission_id in (".", "..") or len(submission_id) > KNOWN_ID_LIMIT:
+        # It would become another path, or one that no server takes.
+        raise RayConfigError("submission_id", repr(submission_id)[:250], f"{expected}, of at most {KNOWN_ID_LIMIT}")
+
+
 def _check_entrypoint(entrypoint: Any) -> None:
     if not isinstance(entrypoint, str):
         raise RayConfigError("entrypoint", type(entrypoint).__name__, "a command")
@@ -111,26 +172,44 @@ def _check_entrypoint(entrypoint: Any) -> None:
         raise RayConfigError("entrypoint", f"{size} bytes", expected)
 
 
-def _check_local_paths(runtime_env: Mapping[str, Any]) -> None:
-    """Only working_dir is uploaded; Ray would look for other local paths on the cluster, and fail the job."""
-    for name in ("pip", "uv"):
-        if isinstance(runtime_env.get(name), str):
-            raise RayConfigError(f"runtime_env[{name!r}]", repr(runtime_env[name]), "a list of packages, not a file")
-    modules = runtime_env.get("py_modules") or ()
-    if local := [module for module in modules if "://" not in str(module)]:
-        raise RayConfigError("runtime_env['py_modules']", f"local {local}", "URIs; local code goes into working_dir")
-
-
 def _check_resources(spec: JobSpec) -> None:
-    """Ray stores what it cannot schedule (NaN, less than 0) and refuses strings only after the upload."""
-    resources = spec.entrypoint_resources or {}
-    if not isinstance(resources, Mapping):
-        raise RayConfigError("entrypoint_resources", type(resources).__name__, "a dict of numbers")
+    """Reject what Ray stores and cannot schedule (NaN, less than 0), or what its supervisor fails on."""
+    custom = spec.entrypoint_resources or {}
     amounts = {f"entrypoint_{name}": getattr(spec, f"entrypoint_{name}") for name in ("num_cpus", "num_gpus", "memory")}
-    amounts |= {f"entrypoint_resources[{key!r}]": amount for key, amount in resources.items()}
-    if missing := [key for key, amount in resources.items() if not key or amount is None]:
-        raise RayConfigError("entrypoint_resources", f"{missing} without a name or an amount", "names with numbers")
+    amounts |= {f"entrypoint_resources[{key!r}]": amount for key, amount in custom.items()}
     for name, amount in amounts.items():
-        if isinstance(amount, str) or (name == "entrypoint_memory" and not isinstance(amount, int | None)):
-            raise RayConfigError(name, repr(amount), "a number; for memory, a whole number")
-        number(name, amount)
+        if 0 < (number(name, amount) or 0) < SMALLEST_AMOUNT:
+            raise RayConfigError(name, repr(amount), f"0, or at least {SMALLEST_AMOUNT}, the smallest amount of Ray")
+    if own := [name for name in OWN_ARGUMENTS if name in custom]:
+        raise RayConfigError("entrypoint_resources", repr(own[0]), OWN_ARGUMENTS[own[0]])
+
+
+def _check_sizes(spec: JobSpec) -> None:
+    """What Linux or Ray would refuse only once the job exists."""
+    config = {"runtime_env": dict(spec.runtime_env), "metadata": dict(spec.metadata)}
+    size = len(as_json("runtime_env", config))
+    if size > CONFIG_LIMIT_BYTES:
+        largest, bytes_of_it = _largest(spec)
+        got = f"{size} bytes as JSON, {bytes_of_it} of them in {largest}"
+        expected = f"at most {CONFIG_LIMIT_BYTES}, since Linux caps one environment variable at 128 KiB, and Ray hands "
+        raise RayConfigError(
+            "runtime_env and metadata", got, f"{expected}both to the job in one; pass larger values as a file or URI"
+        )
+    if (size := len(as_json("entrypoint_resources", spec.to_json()))) > REQUEST_LIMIT_BYTES:
+        raise RayConfigError("the job", f"{size} bytes as JSON", f"at most {REQUEST_LIMIT_BYTES}, the limit of Ray")
+
+
+def _largest(spec: JobSpec) -> tuple[str, int]:
+    """The part of runtime_env or metadata that is the largest as JSON."""
+    rest = {key: value for key, value in spec.runtime_env.items() if key != "env_vars"}
+    parts = {
+        **{f"runtime_env[{key!r}]": value for key, value in rest.items()},
+        **{
+            f"runtime_env['env_vars'][{key!r}]": value
+            for key, value in (spec.runtime_env.get("env_vars") or {}).items()
+        },
+        **{f"metadata[{key!r}]": value for key, value in spec.metadata.items()},
+    }
+    sizes = {name: len(json.dumps(value)) for name, value in parts.items()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    return largest[:200], sizes[largest]

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.job_spec import JobSpec, check_submission_id
-from airflow_provider_ray.client.api.models import ROW_LIMIT, JobDetails, Rows
-from airflow_provider_ray.client.states import FAILED, STOPPED, SUCCEEDED
+from airflow_provider_ray.client.api.decoding import decoded_rows
+from airflow_provider_ray.client.api.job_spec import JobSpec, check_known_id
+from airflow_provider_ray.client.api.models import ROW_LIMIT, JobDetails
+from airflow_provider_ray.client.states import FAILED, PENDING, RUNNING, STOPPED, SUCCEEDED
 
 if TYPE_CHECKING:
     import aiohttp
@@ -28,6 +29,10 @@ class _Submitted(msgspec.Struct):
 
 class _Stopped(msgspec.Struct):
     stopped: bool
+
+
+class _Deleted(msgspec.Struct):
+    deleted: bool
 
 
 class Polls:
@@ -67,11 +72,13 @@ class Jobs:
 
         :raises RayNotFound: when the cluster has no such job.
         """
-        return await self._http.read("GET", _path(submission_id), JobDetails)
+        return await self._http.read("GET", _path(submission_id), JobDetails, most=pacing.RECORD_BYTES)
 
     async def list(self) -> Sequence[JobDetails]:
         """All jobs that the cluster remembers, drivers that did not come through the Jobs API included."""
-        return await self._http.read("GET", "/api/jobs/", list[JobDetails])
+        return await self._http.read(
+            "GET", "/api/jobs/", list[JobDetails], most=pacing.LIST_BYTES, timeout=self._http.list_timeout
+        )
 
     async def active(self) -> Sequence[JobDetails]:
         """Jobs that have not ended, drivers that did not come through the Jobs API included.
@@ -79,10 +86,28 @@ class Jobs:
         This costs the cluster as much as a list of all jobs, but costs us little: Ray keeps every job, with the end of
         its log if it failed, but sends only the active ones.
         """
-        ended = [("filter_values", status) for status in (SUCCEEDED, FAILED, STOPPED)]
-        filters = [pair for value in ended for pair in (("filter_keys", "status"), ("filter_predicates", "!="), value)]
-        params = [("detail", "1"), ("limit", str(ROW_LIMIT)), *filters]
-        return (await self._http.read("GET", "/api/v0/jobs", Rows[JobDetails], params=params)).rows
+        return await self._rows([("status", "!=", status) for status in (SUCCEEDED, FAILED, STOPPED)])
+
+    async def ended(self, limit: int) -> Sequence[JobDetails]:
+        """Some of the jobs that have ended, for clusters that have too many to list them all.
+
+        :param limit: how many at most.
+        """
+        return await self._rows([("status", "!=", status) for status in (PENDING, RUNNING)], limit)
+
+    async def _rows(self, filters: Sequence[tuple[str, str, str]], limit: int = ROW_LIMIT) -> Sequence[JobDetails]:
+        """Jobs that the state API selects by key, predicate and value."""
+        names = ("filter_keys", "filter_predicates", "filter_values")
+        wanted = [pair for each in filters for pair in zip(names, each, strict=True)]
+        return await self._http.read(
+            "GET",
+            "/api/v0/jobs",
+            list[JobDetails],
+            most=pacing.LIST_BYTES,
+            decode=decoded_rows,
+            params=[("detail", "1"), ("limit", str(limit)), *wanted],
+            timeout=self._http.list_timeout,
+        )
 
     async def wait_for_news(
         self, job: JobDetails, polls: Polls, within: float, *, every_poll: bool = False
@@ -105,7 +130,7 @@ class Jobs:
 
     async def delete(self, submission_id: str) -> None:
         """Forget the record of a job that has ended; its log file stays."""
-        await self._http.read("DELETE", _path(submission_id), dict[str, Any])
+        await self._http.read("DELETE", _path(submission_id), _Deleted)
 
     @asynccontextmanager
     async def log(self, job: JobDetails, *, lines: int = -1) -> AsyncIterator[aiohttp.StreamReader]:
@@ -144,5 +169,5 @@ class Jobs:
 
 
 def _path(submission_id: str) -> str:
-    check_submission_id(submission_id)
+    check_known_id(submission_id)
     return f"/api/jobs/{quote(submission_id, safe='')}"

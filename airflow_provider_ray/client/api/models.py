@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import Meta, field
@@ -19,9 +19,12 @@ from airflow_provider_ray.client.states import NODE_ALIVE
 ExitCode = Annotated[int, Meta(ge=-(2**31), lt=2**32)]
 Milliseconds = Annotated[int, Meta(ge=0, lt=253_402_300_800_000)]
 Amount = Annotated[float, Meta(ge=0, le=2.0**63)]
+# What Ray itself writes: states, versions, ids of its own.
+Word = Annotated[str, Meta(max_length=10_000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
-T = TypeVar("T")
+# Characters. Ray cuts the message of a job off at 20,000; one that has failed before it started may be longer.
+MESSAGE_LENGTH = 30_000
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -50,6 +53,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return cls.from_json(data)
 
 
+def _shorten(answer: JobDetails | Application, message: str | None) -> None:
+    """Cut off a message as it enters: it becomes part of events, errors and logs."""
+    if message is not None and len(message) > MESSAGE_LENGTH:
+        msgspec.structs.force_setattr(answer, "message", f"{message[:MESSAGE_LENGTH]}… ({len(message)} characters)")
+
+
 class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "start_time", "end_time_ms": "end_time"}):
     """A job as ``GET /api/jobs/{id}`` describes it (Ray 2.49-2.60).
 
@@ -66,16 +75,19 @@ class JobDetails(Answer, frozen=True, kw_only=True, rename={"start_time_ms": "st
     """
 
     submission_id: str | None = None
-    status: str
-    job_id: str | None = None
+    status: Word
+    job_id: Word | None = None
     message: str | None = None
-    error_type: str | None = None
+    error_type: Word | None = None
     driver_exit_code: ExitCode | None = None
-    driver_node_id: str | None = None
+    driver_node_id: Word | None = None
     entrypoint: str | None = None
     metadata: Mapping[str, str] | None = None
     start_time_ms: Milliseconds | None = None
     end_time_ms: Milliseconds | None = None
+
+    def __post_init__(self) -> None:
+        _shorten(self, self.message)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for an event: without entrypoint and metadata, which hold rendered, unmasked values."""
@@ -101,8 +113,8 @@ class ClusterVersion(Answer, frozen=True, kw_only=True):
     :param session_name: changes when the head comes back without its records.
     """
 
-    ray_version: str
-    session_name: str | None = None
+    ray_version: Word
+    session_name: Word | None = None
 
     def at_least(self, major: int, minor: int) -> bool:
         """Whether the cluster runs this release of Ray or a newer one; a version without numbers counts as newer."""
@@ -117,8 +129,8 @@ class Node(Answer, frozen=True, kw_only=True):
     :param resources_total: resources by their true names; memory in bytes.
     """
 
-    node_id: str
-    state: str
+    node_id: Word
+    state: Word
     state_message: str | None = None
     is_head_node: bool | None = None
     resources_total: Mapping[str, Amount] | None = None
@@ -143,9 +155,12 @@ class Application(Answer, frozen=True, kw_only=True):
     """
 
     name: str
-    status: str
+    status: Word
     message: str | None = None
     route_prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        _shorten(self, self.message)
 
 
 class HttpOptions(Answer, frozen=True, kw_only=True):
@@ -185,22 +200,3 @@ class ServeDetails(Answer, frozen=True, kw_only=True):
 
 # The state API's own maximum; without a limit it leaves out all rows after the first hundred.
 ROW_LIMIT = 10_000
-
-
-class Rows(msgspec.Struct, Generic[T]):
-    """A list of the state API, three levels down in its answer."""
-
-    data: _Data[T]
-
-    @property
-    def rows(self) -> list[T]:
-        """The rows themselves."""
-        return self.data.result.result
-
-
-class _Data(msgspec.Struct, Generic[T]):
-    result: _Result[T]
-
-
-class _Result(msgspec.Struct, Generic[T]):
-    result: list[T]

@@ -6,6 +6,7 @@ a head comes back with its records but without its processes (Ray 2.49-2.60). On
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -35,17 +36,19 @@ class NodeHealth:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._looked_at = monotonic()
-        self._is_looking = False
+        self._looking: asyncio.Task[None] | None = None
         self._nodes: Mapping[str, Node] = {}
         self._asked_since: dict[str, float] = {}
         self._missed: Counter[str] = Counter()
         self._has_refused = False
 
-    async def why_lost(self, job: JobDetails) -> str | None:
+    async def why_lost(self, job: JobDetails, *, within: float | None = None) -> str | None:
         """Why a job must be given up; None while there is no reason to.
 
         The node of its driver has to be missing or dead in two checks that began after a job was first seen on it: Ray
         may report the end first, and a node may be younger than a check. For a PENDING job it is the head node.
+
+        :param within: seconds that the caller can wait. A check that takes longer goes on, and counts next time.
         """
         pending = f"{HEAD}{job.submission_id}"
         if job.status != PENDING:
@@ -55,18 +58,36 @@ class NodeHealth:
         if node_id is None:
             return None
         self._asked_since.setdefault(node_id, monotonic())
-        if monotonic() - self._looked_at >= pacing.NODES_LOOK_SECONDS and not self._is_looking:
-            await self._look()
+        await self._look_within(within)
         if self._missed[node_id] < pacing.NODES_LOOKS_NEEDED:
             return None
         if node_id == pending:
             return "it has not started, and the head node of its cluster is dead"
         node = self._nodes.get(node_id)
-        state = f"{node.state} ({node.state_message or 'no reason given'})" if node else "no longer in the cluster"
+        state = (
+            f"{node.state} ({(node.state_message or 'no reason given')[:1000]})" if node else "no longer in the cluster"
+        )
         return f"the node {node_id} of its driver is {state}"
 
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look_within(self, within: float | None) -> None:
+        is_looking = self._looking is not None and not self._looking.done()
+        if is_looking or monotonic() - self._looked_at < pacing.NODES_LOOK_SECONDS:
+            return
+        self._looked_at = monotonic()
+        self._looking = asyncio.create_task(self._look())
+        longest = pacing.NODES_ANSWER_SECONDS
+        # Unlike a timeout, this does not end the check, which all waits of the cluster share.
+        await asyncio.wait([self._looking], timeout=longest if within is None else min(max(within, 0), longest))
+        if self._looking.done():
+            self._looking.result()
+
     async def _look(self) -> None:
-        self._looked_at, self._is_looking = monotonic(), True
         try:
             self._nodes = {node.node_id: node for node in await self._cluster.nodes()}
         except RayRequestError as error:
@@ -76,8 +97,6 @@ class NodeHealth:
             self._has_refused = self._has_refused or is_news
             log.log(logging.WARNING if is_news else logging.DEBUG, "Cannot list the nodes: %s", error)
             return
-        finally:
-            self._is_looking = False
         alive = {node.node_id for node in self._nodes.values() if node.is_alive}
         has_head = has_living_head(self._nodes.values())
         for node_id, since in self._asked_since.items():

@@ -77,6 +77,7 @@ class RayClient:
             opening.push_async_callback(self._access.close)
             await opening.enter_async_context(self._dashboard)
             await opening.enter_async_context(self._applications)
+            opening.push_async_callback(self.health.close)
             self._open = opening.pop_all()
         return self
 

@@ -15,18 +15,18 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from airflow_provider_ray.client.api.http import Http, read_reason
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.http import Http, read_reason, read_within
 from airflow_provider_ray.client.api.models import ServeDetails
+from airflow_provider_ray.client.api.serve_method import check_method
 from airflow_provider_ray.client.config import check_headers
 from airflow_provider_ray.client.durations import seconds
-from airflow_provider_ray.client.errors import RayAuthLapsed, RayConfigError, RayServeBadAnswer
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayAuthLapsed, RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
 from airflow_provider_ray.client.values import as_json
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.access import Access
-
-METHODS = ("GET", "POST", "PUT", "DELETE")
 
 # Route prefix -> application.
 Routes: TypeAlias = Mapping[str, str]
@@ -63,7 +63,7 @@ class Serve:
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options, as the dashboard knows them."""
-        return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails)
+        return await self._dashboard.read("GET", "/api/serve/applications/", ServeDetails, most=pacing.SERVE_BYTES)
 
     async def base_url(self, details: ServeDetails | None = None) -> str | None:
         """Address of Serve's proxy; None while Serve is not running and the connection does not specify it.
@@ -98,7 +98,10 @@ class Serve:
 
     async def _ask_for_routes(self, base_url: str) -> Routes:
         """Ask on a connection of its own."""
-        return await self._proxy.read("GET", f"{base_url}/-/routes", dict[str, str], headers={"Connection": "close"})
+        url, alone = f"{base_url}/-/routes", {"Connection": "close"}
+        routes = await self._proxy.read("GET", url, dict[str, str], headers=alone)
+        self._proxy.accepted = True
+        return routes
 
     async def call(
         self,
@@ -137,7 +140,10 @@ class Serve:
                 if response.status in (401, 403) and await self._proxy.is_renewed(version):
                     raise RayAuthLapsed(request, said, response.status)
                 raise RayServeBadAnswer(f"{request}: {said}", response.status)
-            answer = await _read_capped(response, request, max_answer_bytes)
+            try:
+                answer = await read_within(response, max_answer_bytes, request)
+            except RayAnswerTooLarge as error:
+                raise RayServeBadAnswer(f"{error} (max_answer_bytes)", response.status) from error
             value = _decoded(answer, request, response)
             return ServeAnswer(value, response.status, len(answer), monotonic() - started)
 
@@ -152,26 +158,10 @@ def check_request(method: Any, headers: Any, max_answer_bytes: Any) -> None:
 
     :raises RayConfigError: naming the field.
     """
-    if not isinstance(method, str) or method.upper() not in METHODS:
-        raise RayConfigError("method", repr(method), f"one of {', '.join(METHODS)}")
+    check_method(method)
     check_headers("headers", {} if headers is None else headers)
     if not isinstance(max_answer_bytes, int) or max_answer_bytes < 1:
         raise RayConfigError("max_answer_bytes", repr(max_answer_bytes), "a number of bytes above 0")
-
-
-async def _read_capped(response: aiohttp.ClientResponse, request: str, max_bytes: int) -> bytes:
-    announced = response.content_length or 0
-    answer = bytearray()
-    if announced <= max_bytes:
-        async for chunk in response.content.iter_chunked(64 * 1024):
-            answer += chunk
-            if len(answer) > max_bytes:
-                break
-        else:
-            return bytes(answer)
-    size = f"{announced} bytes" if announced > max_bytes else f"more than {max_bytes} bytes"
-    message = f"{request}: the answer has {size}, the limit (max_answer_bytes) is {max_bytes}"
-    raise RayServeBadAnswer(message, response.status)
 
 
 def _decoded(answer: bytes, request: str, response: aiohttp.ClientResponse) -> Any:

@@ -18,15 +18,9 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.api.retry import patience
 from airflow_provider_ray.client.clusters.asking import Question, answer_of, ask_all
 from airflow_provider_ray.client.clusters.health import healthy_or_fault
-from airflow_provider_ray.client.errors import (
-    RayAuthError,
-    RayAuthLapsed,
-    RayClusterUnavailable,
-    RayConfigError,
-    RayError,
-)
+from airflow_provider_ray.client.errors import RayAuthError, RayAuthLapsed, RayClusterUnavailable, RayError
 from airflow_provider_ray.client.jobs.waiting import intervals
-from airflow_provider_ray.client.values import number, whole_number
+from airflow_provider_ray.client.values import resources, whole_number
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.config import ClusterConfig
@@ -95,7 +89,7 @@ class Room:
         :raises RayConfigError: naming the field, what it held and what was expected.
         """
         return cls(
-            free_resources=_amounts("free_resources", free_resources or {}),
+            free_resources=resources("free_resources", free_resources or {}),
             max_pending_jobs=whole_number("max_pending_jobs", max_pending_jobs),
             max_running_jobs=whole_number("max_running_jobs", max_running_jobs),
         )
@@ -258,12 +252,3 @@ def _excess(state: str, count: int | None, most: int | None, capacity: Capacity)
 def _because(capacity: Capacity, what: str) -> str:
     reason = capacity.unknown.get(what)
     return f" ({reason})" if reason else ""
-
-
-def _amounts(name: str, given: Any) -> dict[str, float]:
-    if not isinstance(given, Mapping):
-        raise RayConfigError(name, repr(given)[:200], "a dict of numbers, such as {'CPU': 4}")
-    amounts = {key: number(f"{name}[{key!r}]", amount) for key, amount in given.items()}
-    if missing := [key for key, amount in amounts.items() if not key or amount is None]:
-        raise RayConfigError(name, f"{missing} without a name or an amount", "names with numbers")
-    return {key: amount for key, amount in amounts.items() if amount is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.retry import retrying
-from airflow_provider_ray.client.errors import RayRequestError
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayRequestError
 from airflow_provider_ray.client.jobs.log_relay import Logger, Relay
 from airflow_provider_ray.client.json_text import sanitized
 
@@ -243,9 +243,17 @@ async def read_log(client: RayClient, submission_id: str) -> str:
     """The driver log so far; Ray's message when the driver has not started.
 
     :raises RayNotFound: when the cluster has no such job.
+    :raises RayAnswerTooLarge: when the log is longer than ``[ray] log_followed_bytes``.
     """
     job = await client.jobs.get(submission_id)
     if job.driver_node_id is None:
         return job.message or ""
+    text, most = bytearray(), pacing.LOG_FOLLOWED_BYTES
     async with client.jobs.log(job) as stream:
-        return (await stream.read()).decode("utf-8", "replace")
+        async for chunk in stream.iter_chunked(CHUNK_BYTES):
+            text += chunk
+            if len(text) > most:
+                raise RayAnswerTooLarge(f"driver log of {submission_id!r}, [ray] log_followed_bytes", None, most, 200)
+    # Whoever asks for it may return it from a task.
+    said: str = sanitized(text.decode("utf-8", "replace"))
+    return said

@@ -1,7 +1,7 @@
 """Packs a local working_dir as a deterministic zip with a content-addressed name, uploaded once per cluster.
 
 Files are selected as Ray selects them: ``.gitignore`` and ``.rayignore`` apply at every level, as do the ``excludes``
-of the runtime_env; ``.git``, ``__pycache__`` and virtual environments are always left out.
+of the runtime_env; ``.git``, ``__pycache__`` and virtual environments are always left out, and empty folders are kept.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathspec import GitIgnoreSpec
-
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayConfigError
+from airflow_provider_ray.client.jobs.ignoring import Pattern, is_ignored, read_patterns
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.ray_client import RayClient
@@ -100,16 +99,21 @@ def build(working_dir: str | os.PathLike[str], excludes: Sequence[str] = ()) -> 
 
 
 def files(root: Path, excludes: Sequence[str] = ()) -> Iterator[Path]:
-    """The files of a working_dir in a fixed order; symbolic links are followed unless they form a cycle."""
+    """Files and empty folders of a working_dir in a fixed order; links are followed unless they form a cycle."""
     yield from _walk(root, root, [(root, _rules("runtime_env['excludes']", excludes))], {root.resolve()})
 
 
-def _walk(root: Path, folder: Path, rules: list[tuple[Path, GitIgnoreSpec]], above: set[Path]) -> Iterator[Path]:
+def _walk(root: Path, folder: Path, rules: list[tuple[Path, list[Pattern]]], above: set[Path]) -> Iterator[Path]:
     own = [folder / name for name in IGNORE_FILES if (folder / name).is_file()]
     rules = rules + [(folder, _rules(str(file), _lines(file))) for file in own]
-    for entry in sorted(folder.iterdir()):
+    entries = sorted(folder.iterdir())
+    if not entries and folder != root:
+        yield folder
+    for entry in entries:
         is_folder = entry.is_dir()
-        if any(spec.match_file(_relative(entry, base, is_folder)) for base, spec in rules):
+        if any(
+            is_ignored(patterns, entry.relative_to(base).as_posix(), is_folder=is_folder) for base, patterns in rules
+        ):
             continue
         if not is_folder:
             if entry.is_file():
@@ -118,19 +122,16 @@ def _walk(root: Path, folder: Path, rules: list[tuple[Path, GitIgnoreSpec]], abo
             yield from _walk(root, entry, rules, above | {target})
 
 
-def _rules(name: str, patterns: Sequence[str]) -> GitIgnoreSpec:
+def _rules(name: str, patterns: Sequence[str]) -> list[Pattern]:
     try:
-        return GitIgnoreSpec.from_lines(patterns)
+        return read_patterns(patterns)
     except ValueError as error:
         raise RayConfigError(name, str(error), "patterns in .gitignore syntax") from error
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text("utf-8", "surrogateescape").splitlines()
-
-
-def _relative(entry: Path, base: Path, is_folder: bool) -> str:
-    return entry.relative_to(base).as_posix() + ("/" if is_folder else "")
+    """As git reads them: a byte order mark and the carriage returns of Windows do not count."""
+    return [line.removesuffix("\r") for line in file.read_text("utf-8-sig", "surrogateescape").split("\n")]
 
 
 def _left_out(folder: Path) -> bool:
@@ -145,6 +146,9 @@ def _zip(root: Path, excludes: Sequence[str]) -> tuple[bytes, dict[str, int]]:
                 if number >= FILE_LIMIT:
                     raise _too_many(root, file)
                 entry = _entry(file, file.relative_to(root).as_posix())
+                if entry.is_dir():
+                    archive.writestr(entry, b"")
+                    continue
                 before = buffer.tell()
                 with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                     while (chunk := source.read(COPY_BYTES)) and buffer.tell() <= 2 * PACKAGE_LIMIT_BYTES:
@@ -161,6 +165,10 @@ def _entry(file: Path, name: str) -> zipfile.ZipInfo:
         name.encode()
     except UnicodeEncodeError as error:
         raise RayConfigError("runtime_env['working_dir']", f"the file name {name!r}", "names in UTF-8") from error
+    if file.is_dir():
+        entry = zipfile.ZipInfo(f"{name}/", _EPOCH)
+        entry.external_attr = (stat.S_IFDIR | 0o755) << 16
+        return entry
     entry = zipfile.ZipInfo(name, _EPOCH)
     entry.compress_type = zipfile.ZIP_DEFLATED
     executable = file.stat().st_mode & stat.S_IXUSR

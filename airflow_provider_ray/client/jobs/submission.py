@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.api.runtime_env import with_contents
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
     RayConfigError,
@@ -51,10 +52,12 @@ async def submit(client: RayClient, spec: JobSpec) -> None:
 async def prepare(client: RayClient, spec: JobSpec) -> JobSpec:
     """Upload what the job needs and return a spec that can be submitted from any host within the next ten minutes.
 
-    :raises RayConfigError: when the working_dir cannot be packed, or Ray on the cluster is too old.
+    :raises RayConfigError: when the working_dir cannot be packed, a requirements file cannot be read, or Ray on the
+        cluster is too old.
     :raises RayRequestError: when the cluster refuses the package, or is unavailable for longer than ``[ray]
         fault_budget``.
     """
+    spec = replace(spec, runtime_env=await asyncio.to_thread(with_contents, spec.runtime_env))
     # Asked first, so that nothing is uploaded to an address where something other than Ray answers.
     version = await retrying(client.cluster.version)
     if spec.entrypoint_label_selector and not version.at_least(2, 54):

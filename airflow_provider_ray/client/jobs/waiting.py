@@ -64,13 +64,14 @@ async def wait_for_job(
             if log is not None:
                 await log.deliver(job, final=True)
             return job
-        if reason := await client.health.why_lost(job):
-            return await _give_up(client, submission_id, reason, owned, log)
         if job.status != PENDING:
             startup_deadline = None
+        ends = min((each for each in (deadline, startup_deadline) if each is not None), default=None)
+        if reason := await client.health.why_lost(job, within=_left(ends)):
+            return await _give_up(client, submission_id, reason, owned, log)
         if log is not None:
-            await log.deliver(job, within=_left(deadline))
-        left = _left(min((each for each in (deadline, startup_deadline) if each is not None), default=None))
+            await log.deliver(job, within=_left(ends))
+        left = _left(ends)
         if left is not None and left <= 0:
             return await _stop_late(client, job, log) if owned else job
         known = await _news(client, job, polls, left, with_log=log is not None)

@@ -78,6 +78,10 @@ class SharedJobs(Jobs):
         self._got_at = 0.0
         pace = {"period": pacing.ROUND_SECONDS, "longest_pause": pacing.LONGEST_PAUSE_SECONDS}
         self._listed = SharedAnswer[_Listed](self._ask_for_list, **pace)
+        # Nobody's deadline depends on it, so a slow one may rest longer.
+        self._active = SharedAnswer[Sequence[JobDetails]](
+            super().active, period=pacing.CAPACITY_SECONDS, longest_pause=pacing.LIST_COST_SECONDS
+        )
         self._avoids_lists = False
 
     async def get(self, submission_id: str) -> JobDetails:
@@ -114,12 +118,17 @@ class SharedJobs(Jobs):
         """Jobs of the cluster; all callers at about the same time get the same answer, which rounds use as well."""
         return (await self._listed.get()).jobs
 
+    async def active(self) -> Sequence[JobDetails]:
+        """Jobs that have not ended; a request goes on when those who asked give up, and answers the next ones."""
+        return await self._active.get()
+
     async def close(self) -> None:
         """End the rounds."""
         if self._rounds is not None:
             self._rounds.cancel()
             await asyncio.gather(self._rounds, return_exceptions=True)
         await self._listed.close()
+        await self._active.close()
 
     def _start_rounds(self) -> None:
         if self._rounds is None or self._rounds.done():
@@ -238,7 +247,12 @@ class SharedJobs(Jobs):
     async def _list(self) -> Mapping[str, JobDetails]:
         self._avoids_lists = False
         try:
-            return (await self._listed.get(within=pacing.FRESH_SECONDS)).by_id
+            # The request goes on if it takes longer: those who search the list may wait, the others may not.
+            async with asyncio.timeout(pacing.LONGEST_PAUSE_SECONDS):
+                return (await self._listed.get(within=pacing.FRESH_SECONDS)).by_id
+        except TimeoutError:
+            self._avoids_lists = True
+            return {}
         except RayError as error:
             # Single requests may work where a list does not; if they do not either, they say why.
             log.debug("Cannot list the jobs: %s", error)

@@ -206,6 +206,10 @@ def serve_parameters(section: Section) -> ServeParameters:
 def checked_extension(section: Section, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise wrong(f"{section.name}.extensions", value, "strings of at least one character")
+    if any(c.isalpha() and not c.isascii() for c in value):
+        raise wrong(
+            f"{section.name}.extensions", value, "only letters from a to z, which have a position in the alphabet"
+        )
     return value
 
 

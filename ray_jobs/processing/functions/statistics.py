@@ -27,8 +27,8 @@ MIDDLE = 13
 
 
 def letter_numbers(text: str) -> list[int]:
-    """Return the position in the alphabet of each letter in the text (a is 1), ignoring other characters."""
-    return [ord(c.lower()) - ord("a") + 1 for c in text if c.isalpha()]
+    """Return the position in the alphabet of each letter from a to z (a is 1), ignoring other characters."""
+    return [ord(c.lower()) - ord("a") + 1 for c in text if c.isascii() and c.isalpha()]
 
 
 def tuple_columns(seeds: NDArray[np.uint64], data: DataParameters) -> NDArray[np.void]:

@@ -39,7 +39,7 @@ def e2e_clusters() -> None:
         task_id="deferred",
         conn_id=ALL,
         free_resources={"CPU": "{{ 2.1 }}"},
-        require="any",
+        policy="any",
         deferrable=True,
         timeout=300,
         **RETRIED,
@@ -53,7 +53,7 @@ def e2e_clusters() -> None:
         timeout=5,
         **RETRIED,
     )
-    RayClusterSensor(task_id="refused", conn_id=["ray_local_1", "wrong_token"], require="any")
+    RayClusterSensor(task_id="refused", conn_id=["ray_local_1", "wrong_token"], policy="any")
 
 
 e2e_clusters()

@@ -109,6 +109,12 @@ def test_bad_addresses(fields: dict[str, Any], field: str, got: str) -> None:
         ({"serve_auth_headers": {"X-Key": f"{SECRET}\0"}}, "serve_auth_headers", "'X-Key'"),
         ({"labels": {"gpu": True}}, "labels", "True of type bool"),
         ({"max_jobs": 0}, "max_jobs", "0"),
+        ({"job_retention": 0}, "job_retention", "0"),
+        ({"job_retention": 0.9}, "job_retention", "0.9"),
+        ({"job_retention": -1}, "job_retention", "-1"),
+        ({"job_retention": True}, "job_retention", "True"),
+        ({"job_retention": "a week"}, "job_retention", "'a week'"),
+        ({"job_retention": [7]}, "job_retention", "[7]"),
         ({"max_jobs": -1}, "max_jobs", "-1"),
         ({"max_jobs": 1.5}, "max_jobs", "1.5"),
         ({"max_jobs": True}, "max_jobs", "True"),
@@ -142,6 +148,7 @@ def test_everything_given() -> None:
             "public_url": "https://ray.public.example/a",
             "labels": {"site": "hpc"},
             "max_jobs": "4",
+            "job_retention": "7.5",
         },
     )
     assert config == ClusterConfig(
@@ -159,6 +166,7 @@ def test_everything_given() -> None:
         public_url="https://ray.public.example/a",
         labels={"site": "hpc"},
         max_jobs=4,
+        job_retention=7.5,
     )
     assert config.job_url("j1") == "https://ray.public.example/a/#/jobs/j1"
     assert config.serve_port == 8443
@@ -228,3 +236,21 @@ def test_bad_logins(fields: dict[str, Any], field: str) -> None:
         ClusterConfig.from_fields(host="ray.example", **fields)
     assert caught.value.field == field
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["host", "schema", "password"])
+@pytest.mark.parametrize("value", [5, True, ["s3cret"], {"a": "s3cret"}])
+def test_a_field_of_another_type_is_named_without_its_value(name: str, value: Any) -> None:
+    with pytest.raises(RayConfigError, match=f"{name}: got {type(value).__name__}; expected a string") as caught:
+        ClusterConfig.from_fields(**{"host": "ray", name: value})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", ["8265", 1.5, True])
+def test_a_port_is_a_whole_number(port: Any) -> None:
+    with pytest.raises(RayConfigError, match="port"):
+        ClusterConfig.from_fields(host="ray", port=port)
+
+
+def test_the_page_of_a_job_has_an_address_whatever_its_id() -> None:
+    assert ClusterConfig(url="http://ray").job_url("etl job/7?#:") == "http://ray/#/jobs/etl%20job%2F7%3F%23%3A"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -140,3 +141,36 @@ def test_names_that_an_administrator_calls_sensitive_are_believed() -> None:
 def test_headers_are_masked_unless_they_are_words() -> None:
     headers = {"Authorization": "Bearer abc123def456", "X-Tenant": "production", "X-Debug": "false", "X-Key": "a-key"}
     assert header_secrets(headers) == {"Bearer abc123def456", "abc123def456", "a-key"}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "a",
+            "a ",
+            "-",
+            "--a",
+            "=",
+            "a=",
+            "://",
+            "a://",
+            "a://b:",
+            "a:",
+            "@",
+            "/t/",
+            "'",
+            "Bearer ",
+            "a_bcd1efgh",
+            "token",
+        ),
+        *("-----BEGIN PRIVATE KEY-----", "--password ", "a=b&", "${", "a.b-c", "1a", "é"),
+    ],
+)
+def test_no_text_takes_long(piece: str) -> None:
+    text = piece * (20_000 // len(piece))
+    started = monotonic()
+    for given in (text, f"{text}!", f"https://{text}!", f"token={text}!"):
+        find_secrets({"TOKEN_NAME": given})
+        without_secrets(given)
+    assert monotonic() - started < 5.0

@@ -12,19 +12,38 @@ from airflow_provider_ray.client.durations import optional_seconds, seconds
 from airflow_provider_ray.client.errors import RayConfigError
 
 
-@pytest.mark.parametrize(("given", "expected"), [(5, 5), (0.5, 0.5), (timedelta(minutes=2), 120.0)])
+@pytest.mark.parametrize(
+    ("given", "expected"), [(5, 5), (0.5, 0.5), ("60", 60), ("0.5", 0.5), (timedelta(minutes=2), 120.0)]
+)
 def test_seconds_and_timedeltas(given: Any, expected: float) -> None:
     assert seconds("timeout", given) == optional_seconds("timeout", given) == expected
 
 
 @pytest.mark.parametrize(
-    "given", ["60", True, None, [], 0, -1, math.nan, math.inf, timedelta(0), timedelta(seconds=-1)], ids=repr
+    "given",
+    [
+        "soon",
+        "",
+        "inf",
+        "{{ params.timeout }}",
+        True,
+        None,
+        [],
+        0,
+        -1,
+        math.nan,
+        math.inf,
+        timedelta(0),
+        timedelta(seconds=-1),
+    ],
+    ids=repr,
 )
 def test_what_is_no_duration_is_named(given: Any) -> None:
     with pytest.raises(RayConfigError) as caught:
         seconds("timeout", given)
     assert (caught.value.field, caught.value.got) == ("timeout", repr(given))
-    assert caught.value.expected == "a number of seconds above 0, or a timedelta"
+    assert caught.value.expected.startswith("a number of seconds above 0, or a timedelta")
+    assert ("not templated" in caught.value.expected) == (given == "{{ params.timeout }}")
 
 
 def test_zero_where_it_makes_sense() -> None:

@@ -140,3 +140,29 @@ def test_the_database_adds_its_connections(database: None, monkeypatch: pytest.M
 def test_a_database_that_cannot_be_read_is_an_error() -> None:
     with pytest.raises(SQLAlchemyError):
         discovery.all_conn_ids()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps({"conn_type": "ray", "host": "x", "extra": [1]}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": "[1]"}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": "7"}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": '"text"'}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": "true"}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": '{"labels": '}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": "[" * 100_000}),
+        json.dumps({"conn_type": "ray", "host": "x", "extra": {"labels": [1]}}),
+        json.dumps({"conn_type": "ray", "host": "x", "port": "abc"}),
+        json.dumps({"conn_type": "ray", "host": "x", "unknown": 1}),
+        "ray://x:port/?labels=site%3Dhpc",
+        "ray://x/?__extra__=%5B1%5D",
+        '{"conn_type": "ray", "extra": ' + "[" * 100_000,
+    ],
+)
+def test_a_connection_that_is_broken_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", value)
+    assert discovery.select("site=hpc") == ["hpc"]
+    assert "broken" in caplog.text.lower()

@@ -300,3 +300,14 @@ def test_round_robin_leaves_out_who_is_not_healthy(clusters: Clusters, attempts:
     clusters["b"].fail(503, times=1000)
     turns = [chosen("round_robin", attempts.context(map_index=index)) for index in range(4)]
     assert turns in (["a", "c", "a", "c"], ["c", "a", "c", "a"])
+
+
+def test_a_cluster_whose_jobs_are_unknown_counts_as_the_most_loaded_with_a_reason(
+    clusters: Clusters, context: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pacing, "DETAIL_SECONDS", 0.3)
+    clusters["a"].fail("hang", path="/api/v0/jobs", times=9)
+    caplog.set_level("INFO")
+    assert chosen("least_loaded", context) == "b"
+    assert "a counts as fully loaded by its jobs, which are unknown: no response within 0.3 s" in caplog.text
+    assert chosen("least_loaded", context, ["a"]) == "a"

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from airflow_provider_ray.client.errors import RayConfigError
-from airflow_provider_ray.fan_out.division import Piece, divide_items, divide_range, weighted_shares
+from airflow_provider_ray.fan_out.division import Piece, divide_items, divide_range, read_weights, weighted_shares
 
 GIB = 2**30
 WEIGHTS = {"CPU": 0.6, "memory": 0.2, "GPU": 0.2}
@@ -46,23 +46,28 @@ def test_a_custom_resource_has_to_be_known_to_a_cluster() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "named"),
+    ("weights", "field", "named"),
     [
-        ({"CPU": -0.1, "GPU": 1}, "'CPU': -0.1"),
-        ({"CPU": "much"}, "'CPU': 'much'"),
-        ({"CPU": True}, "'CPU': True"),
-        ({"CPU": float("nan")}, "'CPU': nan"),
-        ({"CPU": float("inf")}, "'CPU': inf"),
-        ({1: 1}, "1: 1"),
-        ({"CPU": 0, "GPU": 0.0}, "{'CPU': 0, 'GPU': 0.0}"),
-        ({}, "{}"),
-        ("CPU", "'CPU'"),
+        ({"CPU": -0.1, "GPU": 1}, "weights['CPU']", "-0.1"),
+        ({"CPU": "much"}, "weights['CPU']", "'much'"),
+        ({"CPU": True}, "weights['CPU']", "True"),
+        ({"CPU": float("nan")}, "weights['CPU']", "nan"),
+        ({"CPU": float("inf")}, "weights['CPU']", "inf"),
+        ({1: 1}, "weights", "1: 1"),
+        ({"CPU": 0, "GPU": 0.0}, "weights", "{'CPU': 0, 'GPU': 0}"),
+        ({"cpu": 1}, "weights", "'cpu'"),
+        ("CPU", "weights", "'CPU'"),
     ],
 )
-def test_weights_that_cannot_divide_are_named(weights: object, named: str) -> None:
+def test_weights_that_cannot_divide_are_named(weights: object, field: str, named: str) -> None:
     with pytest.raises(RayConfigError) as caught:
-        weighted_shares([{"CPU": 1.0}], weights)  # type: ignore[arg-type]
-    assert (caught.value.field, caught.value.got) == ("weights", named)
+        read_weights(weights)
+    assert (caught.value.field, caught.value.got) == (field, named)
+
+
+@pytest.mark.parametrize(("given", "read"), [({"CPU": "0.5", "TPU": 1}, {"CPU": 0.5, "TPU": 1}), ({}, {}), (None, {})])
+def test_weights_may_be_text_or_none_at_all(given: object, read: dict[str, float]) -> None:
+    assert read_weights(given) == read
 
 
 def test_pieces_follow_each_other() -> None:

@@ -229,3 +229,21 @@ def test_a_job_that_is_given_up_is_stopped_or_lost(clusters: Clusters) -> None:
     RayHook("c1").submit_job("sleep", submission_id="stubborn")
     with pytest.raises(RayJobStopping):
         give_up_job("c1", "stubborn")
+
+
+@pytest.mark.parametrize("weights", [{"TPU": 1}, {"CPU": 1, "TPU": 1}, {"GPU": 1}])
+def test_a_resource_that_only_an_unavailable_cluster_may_have_is_waited_for(
+    clusters: Clusters, weights: dict[str, float]
+) -> None:
+    _, second = clusters(2, 2)
+    second.fail(503, times=100)
+    with pytest.raises(RayClusterUnavailable, match="503") as caught:
+        ask_participants(["c1", "c2"]).shares(weights, "total")
+    assert caught.value.retry_helps
+
+
+def test_weights_that_cannot_work_are_final_even_while_a_cluster_is_unavailable(clusters: Clusters) -> None:
+    _, second = clusters(2, 2)
+    second.fail(503, times=100)
+    with pytest.raises(RayConfigError, match="weights"):
+        ask_participants(["c1", "c2"]).shares({"TPU": "many"}, "total")

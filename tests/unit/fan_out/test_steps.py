@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -24,6 +25,7 @@ from airflow_provider_ray.fan_out.faults import note_fault
 from airflow_provider_ray.fan_out.plan import Shard
 from airflow_provider_ray.hooks.ray import RayHook
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.client.test_values import Lazy
 from tests.unit.conftest import connect
 
 Clusters = dict[str, FakeDashboard]
@@ -47,8 +49,16 @@ class TaskInstance:
         self.run.xcoms[self.task_id, self.map_index, key] = json.loads(json.dumps(value))
 
     def xcom_pull(
-        self, *, task_ids: str, key: str = "return_value", map_indexes: int | None = None, default: Any = None
+        self,
+        *,
+        task_ids: str | list[str],
+        key: str = "return_value",
+        map_indexes: int | None = None,
+        default: Any = None,
     ) -> Any:
+        if isinstance(task_ids, list):
+            found = {name: value for name, value in self.run.xcoms.items() if name[0] in task_ids and name[2] == key}
+            return [value for name, value in found.items() if map_indexes in (None, name[1])]
         return self.run.xcoms.get((task_ids, map_indexes, key), default)
 
     def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, dict[str, str]]:
@@ -66,7 +76,8 @@ class Run:
         self.states: dict[str, str] = {}
         work = {} if "items" in arguments else {"amount": 400}
         given = {"clusters": ["a", "b", "c"], "weights": {"CPU": 1}, "job": {"entrypoint": "true"}, **work}
-        with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as self.dag:
+        default_args = arguments.pop("default_args", {})
+        with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1), default_args=default_args) as self.dag:
             ray_fan_out(**{**given, **arguments})
 
     def run(self, name: str) -> Any:
@@ -81,6 +92,12 @@ class Run:
 
     def xcom(self, name: str, key: str = "return_value") -> Any:
         return self.xcoms.get((f"fan_out.{name}", None, key))
+
+    def fail(self, name: str, map_index: int | None = None) -> None:
+        """Call the callbacks of a task that has failed for good."""
+        task: Any = self.dag.get_task(f"fan_out.{name}")
+        for callback in task.on_failure_callback:
+            callback({"ti": TaskInstance(self, task.task_id, map_index), "exception": FAILED})
 
     def ended(
         self, index: int, *, group: str = "on_cluster", error: Exception | None = None, output: Any = None
@@ -131,6 +148,68 @@ def test_plan_divides_the_work_and_names_the_shards() -> None:
     assert names == [each["shard"]["application"] for each in planned]
     assert len(set(names)) == 3
     assert not set(names) & {each["application"] for each in run.run("plan")}, "the names differ in every run"
+
+
+@pytest.mark.usefixtures("clusters")
+def test_lazy_lists_and_numbers_from_text() -> None:
+    run = Run(items=["x"], policy="any", weights={"CPU": "1"})
+    task: Any = run.dag.get_task("fan_out.plan")
+    task.op_kwargs = {**task.op_kwargs, "items": Lazy("x", "y", "z"), "sizes": Lazy("1", 1, 2.0)}
+    assert [each["shard"]["items"] for each in run.run("plan")] == [["z"], ["x"], ["y"]]
+    equal = Run(amount="4e2", offset=" 7 ", weights={}).run("plan")
+    assert parts(equal) == [("a", 7, 134), ("b", 141, 133), ("c", 274, 133)]
+
+
+@pytest.mark.usefixtures("clusters")
+def test_the_argument_of_a_job_becomes_json_in_plan() -> None:
+    run = Run(parameters=lambda shard, _: {"folder": Path("/data"), "pair": (1, 2)})
+    assert run.run("plan")[0]["parameters"] == {"folder": "/data", "pair": [1, 2]}
+    with pytest.raises(RayConfigError, match=r"^parameters: got a value that is not JSON \(a set has no order"):
+        Run(parameters=lambda shard, _: {1, 2}).run("plan")
+
+
+def notify(context: Any) -> None:
+    """What an author calls for each failed task."""
+    TOLD.append(context["ti"].task_id.removeprefix("fan_out."))
+
+
+TOLD: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [
+        (["on_cluster.submit", "merge"], ["on_cluster.submit"]),
+        (["on_cluster.collect", "on_cluster.release", "on_cluster.wait", "merge"], ["on_cluster.collect"]),
+        (["on_cluster.wait", "merge"], ["on_cluster.wait"]),
+        (["taken_over.wait", "merge"], ["taken_over.wait"]),
+        (["plan", "merge"], ["plan"]),
+        # Nothing has failed, but too few clusters were available.
+        (["merge"], ["merge"]),
+    ],
+    ids=str,
+)
+def test_the_author_is_told_once_for_each_cause(failing: list[str], told: list[str]) -> None:
+    TOLD.clear()
+    run = Run(
+        collect={"path": "/x"}, release={"path": "/y"}, redistribute=True, default_args={"on_failure_callback": notify}
+    )
+    run.fail("on_cluster.collect", map_index=7)
+    assert TOLD == ["on_cluster.collect"]
+    run.xcoms.clear()
+    TOLD.clear()
+    for name in failing:
+        run.fail(name, map_index=1 if "." in name else None)
+    assert told == TOLD
+
+
+def test_each_cluster_is_a_cause_of_its_own() -> None:
+    TOLD.clear()
+    run = Run(default_args={"on_failure_callback": notify})
+    run.fail("on_cluster.submit", map_index=0)
+    run.fail("on_cluster.submit", map_index=2)
+    run.fail("merge")
+    assert TOLD == ["on_cluster.submit", "on_cluster.submit"]
 
 
 @pytest.mark.usefixtures("clusters")

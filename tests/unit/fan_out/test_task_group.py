@@ -9,11 +9,11 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk import DAG, BaseOperator
+from airflow.sdk import DAG, BaseOperator, TaskGroup, task_group
 
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayJobLost, RayJobStopping
 from airflow_provider_ray.fan_out import CallOptions, JobOptions, ray_fan_out
-from airflow_provider_ray.fan_out.faults import note_fault
+from airflow_provider_ray.fan_out.faults import UnlessTold, note_fault
 from airflow_provider_ray.fan_out.options import TaskOptions
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.operators.serve import RayServeOperator
@@ -22,8 +22,8 @@ JOB: JobOptions = {"entrypoint": "python job.py"}
 SERVING: dict[str, Any] = {"collect": {"path": "/output"}, "release": {"path": "/release"}}
 
 
-def fan_out(**arguments: Any) -> DAG:
-    with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
+def fan_out(dag_args: dict[str, Any] | None = None, **arguments: Any) -> DAG:
+    with DAG("d", schedule=None, start_date=pendulum.datetime(2026, 1, 1), default_args=dag_args or {}) as dag:
         ray_fan_out(**{"clusters": ["c1", "c2"], "job": JOB, "amount": 10, **arguments})
     validate: Callable[[], Any] = dag.validate
     validate()
@@ -99,10 +99,62 @@ def test_defaults_of_the_cluster_tasks_and_those_of_the_author() -> None:
     assert list(submit.on_failure_callback) == [note_fault, calls.append]
     own = task_of(fan_out(job={**JOB, "on_failure_callback": calls.append}), "on_cluster.submit")
     assert list(own.on_failure_callback) == [note_fault, calls.append]
-    assert task_of(dag, "plan").retries == 3
-    assert task_of(dag, "merge").retries == 0
+    assert task_of(dag, "plan").retries == task_of(dag, "merge").retries == 3
     # One XCom, and not another for each connection id.
     assert task_of(dag, "merge").multiple_outputs is False
+
+
+def notify(context: Any) -> None:
+    """What an author calls for each failed task."""
+
+
+def test_what_the_dag_says_about_retries_holds_for_all_tasks() -> None:
+    minutes = timedelta(minutes=20)
+    dag = fan_out({"retries": 7, "retry_delay": minutes, "map_index_template": "{{ 1 }}"}, redistribute=True, **SERVING)
+    names = {"plan", "replan", "merge", "on_cluster.submit", "on_cluster.collect", "on_cluster.wait", "taken_over.wait"}
+    for task in map(task_of, [dag] * len(names), names):
+        assert (task.retries, task.retry_delay) == (7, minutes)
+        assert task.retry_policy.evaluate(RayJobStopping.from_message("x"), 1, 7).retry_delay == minutes
+    assert task_of(dag, "on_cluster.submit").map_index_template == "{{ 1 }}"
+    # A call that ends a job is not worth a retry: the job ends by itself.
+    assert task_of(dag, "on_cluster.release").retries == 0
+
+
+def test_retries_of_a_group_around_a_fan_out() -> None:
+    with DAG("d", schedule=None, default_args={"retries": 7}) as dag, TaskGroup("around") as group:
+        group.default_args["retries"] = 1
+        ray_fan_out(clusters=["c1"], job=JOB, amount=1, default_args={"retries": 5})
+    assert dag.get_task("around.fan_out.plan").retries == dag.get_task("around.fan_out.merge").retries == 1
+    assert dag.get_task("around.fan_out.on_cluster.submit").retries == 5
+
+
+def test_callbacks_of_the_dag_are_called_once_for_a_cause() -> None:
+    dag = fan_out({"on_failure_callback": notify}, redistribute=True, **SERVING)
+    for name in ("plan", "replan", "on_cluster.submit", "taken_over.submit"):
+        assert list(task_of(dag, name).on_failure_callback) == [note_fault, notify]
+    for name in ("on_cluster.collect", "on_cluster.release", "on_cluster.wait", "taken_over.wait"):
+        assert list(task_of(dag, name).on_failure_callback) == [note_fault, UnlessTold(notify)]
+    assert list(task_of(dag, "merge").on_failure_callback) == [UnlessTold(notify)]
+
+
+def test_a_callback_of_one_task_is_always_called() -> None:
+    dag = fan_out({"on_failure_callback": print}, collect={"path": "/x", "on_failure_callback": [notify]})
+    assert list(task_of(dag, "on_cluster.collect").on_failure_callback) == [note_fault, notify]
+
+
+def test_a_fan_out_in_a_mapped_group_is_refused() -> None:
+    @task_group
+    def around(amount: int) -> None:
+        ray_fan_out(clusters=["c1"], job=JOB, amount=amount)
+
+    with DAG("d", schedule=None), pytest.raises(RayConfigError, match="in the mapped task group 'around'"):
+        around.expand(amount=[1, 2])
+
+
+def test_a_fan_out_in_groups_that_are_not_mapped() -> None:
+    with DAG("d", schedule=None) as dag, TaskGroup("outer"), TaskGroup("inner"):
+        ray_fan_out(clusters=["c1"], job=JOB, amount=1)
+    assert dag.get_task("outer.inner.fan_out.plan")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +185,8 @@ def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
         ({"policy": "most", "clusters": "{{ params.clusters }}"}, "policy", "'most'"),
         ({"policy": None}, "policy", "None"),
         ({"capacity": "used"}, "capacity", "'used'"),
-        ({"weights": {"CPU": -1}}, "weights", "'CPU': -1"),
+        ({"weights": {"CPU": -1}}, "weights['CPU']", "-1"),
+        ({"weights": {"cpu": 1}}, "weights", "'cpu'"),
         ({"weights": 5}, "weights", "5"),
         ({"weights": "CPU"}, "weights", "'CPU'"),
         ({"job": {**JOB, "conn_id": "c1"}}, "job", "['conn_id']"),
@@ -148,6 +201,12 @@ def test_an_unavailable_cluster_is_waited_for_only_where_nobody_else_will_do(
         ({"collect": {}, "release": {"retrys": 1}}, "release", "['retrys']"),
         ({"release": {"path": "/release"}}, "release", "a value without collect"),
         ({"items": [1]}, "amount and items", "both"),
+        ({"amount": "many"}, "amount", "'many'"),
+        ({"amount": 0}, "amount", "0"),
+        ({"offset": -1}, "offset", "-1"),
+        ({"amount": None, "items": []}, "items", "[]"),
+        ({"amount": None, "items": "abc"}, "items", "'abc'"),
+        ({"amount": None, "items": [1], "sizes": ["big"]}, "sizes[0]", "'big'"),
         ({"amount": None}, "amount and items", "neither"),
     ],
 )
@@ -218,4 +277,4 @@ def test_durations_may_be_timedeltas() -> None:
 @pytest.mark.parametrize("name", ["clusters", "policy", "weights", "amount"])
 def test_templates_are_left_for_the_run(name: str) -> None:
     template = f"{{{{ params.{name} }}}}"
-    assert task_of(fan_out(**{name: template}), "plan").op_kwargs[name] == template
+    assert task_of(fan_out({}, **{name: template}), "plan").op_kwargs[name] == template

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from airflow_provider_ray.client import errors
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
-from tests.unit.conftest import connect
+from tests.unit.conftest import TaskLog, connect
 
 
 def test_submits_follows_and_stops_jobs(dashboard: FakeDashboard) -> None:
@@ -61,11 +63,54 @@ def test_durations_of_a_call(dashboard: FakeDashboard) -> None:
     (request,) = dashboard.asked("GET", "/demo")
     assert request.headers["x-request-timeout-seconds"].startswith("7")
     with pytest.raises(
-        errors.RayConfigError, match="timeout: got '7'; expected a number of seconds of 0 or more, or a"
+        errors.RayConfigError, match="timeout: got 'soon'; expected a number of seconds of 0 or more, or a"
     ):
-        RayHook().call_application("demo", timeout="7")  # type: ignore[arg-type]
+        RayHook().call_application("demo", timeout="soon")  # type: ignore[arg-type]
     with pytest.raises(errors.RayConfigError, match="request_timeout: got 0; expected a number of seconds above 0"):
         RayHook().call_application("demo", request_timeout=0)
+
+
+def test_waits_for_a_job_and_shows_its_log(dashboard: FakeDashboard, task_log: TaskLog) -> None:
+    dashboard.default_outcome = Outcome(ends_after=0.3, log=b"one\ntwo\n")
+    hook = RayHook()
+    job = hook.wait_for_job(hook.submit_job("true"), poll_interval=0.1)
+    assert (job.status, job.seconds is not None) == ("SUCCEEDED", True)
+    assert [line for line in task_log.lines if line in ("one", "two")] == ["one", "two"]
+
+
+def test_a_job_that_is_waited_for_is_not_owned(dashboard: FakeDashboard) -> None:
+    dashboard.default_outcome = Outcome(ends_after=None)
+    hook = RayHook()
+    name = hook.submit_job("sleep")
+    with pytest.raises(errors.RayJobTimeout, match="did not end in time"):
+        hook.wait_for_job(name, timeout=timedelta(seconds=0.3), poll_interval=0.1)
+    assert dashboard.jobs[name].status == "RUNNING"
+    with pytest.raises(errors.RayConfigError, match="^timeout: got 0"):
+        hook.wait_for_job(name, timeout=0)
+
+
+def test_a_job_that_fails_while_it_is_waited_for(dashboard: FakeDashboard, task_log: TaskLog) -> None:
+    dashboard.default_outcome = Outcome(status="FAILED", exit_code=1, log=b"why\n")
+    hook = RayHook()
+    with pytest.raises(errors.RayJobFailed, match="why"):
+        hook.wait_for_job(hook.submit_job("false"), fetch_logs=False)
+    assert "why" not in task_log.lines
+
+
+def test_what_authors_write_is_submitted(dashboard: FakeDashboard, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("six\n")
+    name = RayHook().submit_job(
+        ["python", Path("main.py"), 5],
+        parameters=("a", Path("/data")),
+        runtime_env={"pip": tmp_path / "requirements.txt", "working_dir": tmp_path},
+        metadata={"number": 1},
+        entrypoint_num_cpus="0.5",
+    )
+    sent = dashboard.jobs[name].body
+    assert sent["entrypoint"] == """python main.py 5 '["a", "/data"]'"""
+    assert sent["runtime_env"]["pip"] == ["six"]
+    assert sent["runtime_env"]["working_dir"].startswith("gcs://airflow_")
+    assert (sent["metadata"]["number"], sent["entrypoint_num_cpus"]) == ("1", 0.5)
 
 
 def test_capacity(dashboard: FakeDashboard) -> None:
@@ -181,3 +226,28 @@ def test_a_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
         assert RayHook("fake").submit_job("true")
         basic = base64.b64encode(b"user:pass phrase").decode()
         assert redact(f"a pass phrase b {basic} c t0ken-of-ray") == "a *** b *** c ***"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"extra": [1]}, "extra: got JSON of type list; expected a JSON object"),
+        ({"extra": "7"}, "extra: got JSON of type int"),
+        ({"extra": '"s3cret"'}, "extra: got JSON of type str"),
+        ({"extra": '{"serve_token": "s3cret'}, "extra: got text that is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_connection_that_is_broken_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], error: str, is_async: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BROKEN", json.dumps({"conn_type": "ray", "host": "x", **fields}))
+    with pytest.raises(errors.RayConfigError, match=f"connection 'broken'.*{error}") as caught:
+        asyncio.run(RayHook("broken").aget_config()) if is_async else RayHook("broken").get_config()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [None, "", "{}", "null", {}, " {} "])
+def test_a_connection_without_extras_is_fine(monkeypatch: pytest.MonkeyPatch, extra: Any) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PLAIN", json.dumps({"conn_type": "ray", "host": "x", "extra": extra}))
+    assert RayHook("plain").get_config().url == "http://x:8265"

@@ -19,6 +19,17 @@ def failed(error_type: str | None, message: str | None = None) -> errors.RayJobF
 
 
 FORGOTTEN = "runtime_env setup failed: Failed to download runtime_env file package gcs://_ray_pkg_1.zip from the GCS"
+# What Ray 2.60 says about conda="missing.yml", and about its own failures.
+REJECTED = """Failed to start supervisor actor j1: 'Can't find conda YAML file missing.yml.'. Full traceback:
+Traceback (most recent call last):
+  File "ray/_private/runtime_env/validation.py", line 137, in parse_and_validate_conda
+    raise ValueError(f"Can't find conda YAML file {file_path}.")
+ValueError: Can't find conda YAML file missing.yml.
+"""
+NOT_STARTED = """Failed to start supervisor actor j1: 'x'. Full traceback:
+Traceback (most recent call last):
+ray.exceptions.RaySystemError: System error: Broken pipe
+"""
 
 
 @pytest.mark.parametrize(
@@ -28,6 +39,9 @@ FORGOTTEN = "runtime_env setup failed: Failed to download runtime_env file packa
         (errors.RayJobLost.from_message("lost"), RetryAction.RETRY),
         (errors.RayJobStopping.from_message("not stopped"), RetryAction.RETRY),
         (failed("JOB_SUPERVISOR_ACTOR_DIED"), RetryAction.RETRY),
+        (failed("JOB_SUPERVISOR_ACTOR_START_FAILURE", NOT_STARTED), RetryAction.RETRY),
+        (failed("JOB_SUPERVISOR_ACTOR_START_FAILURE", "Unexpected error occurred: ..."), RetryAction.RETRY),
+        (failed("JOB_SUPERVISOR_ACTOR_START_FAILURE", REJECTED), RetryAction.FAIL),
         (errors.RayServeNotReady("not yet"), RetryAction.RETRY),
         (failed("JOB_ENTRYPOINT_COMMAND_ERROR"), RetryAction.FAIL),
         (failed("RUNTIME_ENV_SETUP_FAILURE"), RetryAction.FAIL),
@@ -54,7 +68,7 @@ def test_delays_grow_up_to_the_longest(try_number: int, seconds: float) -> None:
     assert decision.retry_delay == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("arguments", [{"delay": "10"}, {"delay": -1}, {"max_delay": timedelta(seconds=-1)}], ids=str)
+@pytest.mark.parametrize("arguments", [{"delay": "soon"}, {"delay": -1}, {"max_delay": timedelta(seconds=-1)}], ids=str)
 def test_a_delay_that_is_none_is_named_in_the_dag_file(arguments: dict[str, Any]) -> None:
     (name,) = arguments
     with pytest.raises(errors.RayConfigError, match=f"^{name}: got .*; expected a number of seconds of 0 or more"):

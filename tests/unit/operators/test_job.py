@@ -7,7 +7,7 @@ import json
 import shlex
 import threading
 import time
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from airflow_provider_ray.jobs.stopping import StoppableJob
 from airflow_provider_ray.operators.job import RaySubmitJobOperator
 from airflow_provider_ray.triggers.base import FAULT
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.unit.client.test_values import Lazy
 from tests.unit.conftest import Attempts, TaskLog, connect
 from tests.unit.deferral import first_event, rebuilt, run_deferred
 
@@ -207,24 +208,44 @@ def test_a_kill_during_the_submission_is_no_success(
     assert dashboard.jobs[only_job(dashboard)].status == "STOPPED"
 
 
-@pytest.mark.parametrize("runtime_env", ["{{ params.all }}", {"env_vars": "{{ params.all }}"}])
-def test_secrets_that_are_no_dict_are_not_shown(
-    dashboard: FakeDashboard, context: Any, runtime_env: Any, task_log: TaskLog
-) -> None:
-    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
-
+@pytest.mark.parametrize("runtime_env", ["{{ params.all }}", {"env_vars": "{{ params.all }}"}], ids=["all", "env_vars"])
+def test_secrets_that_are_no_dict_are_not_shown(context: Any, runtime_env: Any) -> None:
     with DAG("d", schedule=None):
         task = operator(runtime_env=runtime_env)
     context["params"] = {"all": "do-not-show"}
-    if isinstance(runtime_env, str):
-        with pytest.raises(errors.RayConfigError, match="runtime_env: got a str; expected a dict"):
-            task.render_template_fields(context)
-        return
+    with pytest.raises(
+        errors.RayConfigError, match=r"runtime_env.*: got a str; expected a dict, or a template"
+    ) as caught:
+        task.render_template_fields(context)
+    assert "do-not-show" not in str(caught.value)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_template_of_a_whole_runtime_env(dashboard: FakeDashboard, context: Any, native: bool) -> None:
+    from airflow.sdk.execution_time.task_runner import _serialize_rendered_fields
+
+    with DAG("d", schedule=None, render_template_as_native_obj=native):
+        task = operator(
+            runtime_env="{{ params.all }}",
+            metadata="{{ params.metadata }}",
+            entrypoint_resources="{{ params.resources }}",
+            entrypoint_label_selector="{{ params.labels }}",
+        )
+    env_vars = {"KEY": "do-not-show", "NUMBER": 5}
+    context["params"] = {
+        "all": {"pip": ["six"], "env_vars": env_vars},
+        "metadata": {"team": "a"},
+        "resources": {"fast": "1"},
+        "labels": {"site": "hpc"},
+    }
     task.render_template_fields(context)
     assert "do-not-show" not in json.dumps(_serialize_rendered_fields(task))
-    with pytest.raises(errors.RayConfigError, match="env_vars") as caught:
-        task.execute(context)
-    assert "do-not-show" not in str(caught.value) + "".join(task_log.lines)
+    task.execute(context)
+    sent = dashboard.jobs[only_job(dashboard)].body
+    assert sent["runtime_env"] == {"pip": ["six"], "env_vars": {"KEY": "do-not-show", "NUMBER": "5"}}
+    assert sent["metadata"]["team"] == "a"
+    assert sent["entrypoint_resources"] == {"fast": 1}
+    assert sent["entrypoint_label_selector"] == {"site": "hpc"}
 
 
 def test_values_of_variables_whose_names_are_secret_are_masked(
@@ -371,29 +392,75 @@ def test_parameters_arrive_unchanged(dashboard: FakeDashboard, context: Any) -> 
     assert json.loads(argument) == parameters
 
 
-BAD = {
+def test_the_output_of_a_mapped_task_arrives_as_a_list(dashboard: FakeDashboard, context: Any) -> None:
+    with DAG("d", schedule=None):
+        task = operator(
+            entrypoint=["python", Path("main.py")],
+            parameters={"files": ["{{ params.files }}"], "since": date(2026, 1, 2)},
+            runtime_env={"pip": "{{ params.pip }}"},
+        )
+    # As Airflow replaces an XComArg, at any depth.
+    task.parameters, task.runtime_env = {**task.parameters, "files": [Lazy("a", "b")]}, {"pip": Lazy("six")}
+    task.render_template_fields(context)
+    task.execute(context)
+    sent = dashboard.jobs[only_job(dashboard)].body
+    assert sent["entrypoint"] == """python main.py '{"files": [["a", "b"]], "since": "2026-01-02"}'"""
+    assert sent["runtime_env"] == {"pip": ["six"]}
+
+
+def test_text_that_is_rendered_natively(dashboard: FakeDashboard, context: Any) -> None:
+    context["params"] = {"version": "3.10", "number": 7}
+    with DAG("d", schedule=None, render_template_as_native_obj=True):
+        refused = operator(metadata={"version": "{{ params.version }}"})
+        kept = operator(task_id="kept", metadata={"version": "'{{ params.version }}'", "number": "{{ params.number }}"})
+    refused.render_template_fields(context)
+    with pytest.raises(
+        errors.RayConfigError, match=r"^metadata\['version'\]: got a value of type float; .*'{{ ... }}'"
+    ):
+        refused.execute(context)
+    kept.render_template_fields(context)
+    kept.execute(context)
+    sent = dashboard.jobs[only_job(dashboard)].body["metadata"]
+    assert (sent["version"], sent["number"]) == ("3.10", "7")
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "poll_interval": ({"poll_interval": 0}, "poll_interval: got 0; expected a number of seconds above 0"),
-    "timeout": ({"timeout": "60"}, "timeout: got '60'; expected a number of seconds above 0"),
-    "metadata text": ({"metadata": "team"}, "metadata: got str; expected a dict of strings"),
+    "timeout": ({"timeout": "soon"}, "timeout: got 'soon'; expected a number of seconds above 0"),
+    "metadata text": ({"metadata": "team"}, "metadata: got a str; expected a dict"),
     "parameters": ({"parameters": {"a": {1, 2}}}, "parameters: .*not JSON"),
     "parameters NaN": ({"parameters": [float("nan")]}, "parameters: .*not JSON"),
     "parameters keys": ({"parameters": {1: 2}}, "parameters: .*not a string"),
     "parameters size": ({"parameters": "x" * 200_000}, "entrypoint: got 2000.. bytes"),
     "entrypoint": ({"entrypoint": "  "}, "entrypoint: got nothing"),
-    "entrypoint type": ({"entrypoint": ["python", 3]}, "entrypoint: .*list of strings"),
-    "env_vars": ({"runtime_env": {"env_vars": {"A": 1}}}, r"env_vars.*'A' of type int.*string values"),
+    "entrypoint type": ({"entrypoint": ["python", 0.5]}, r"entrypoint\[1\]: got a value of type float; .*a string"),
+    "env_vars": (
+        {"runtime_env": {"env_vars": {"A": True}}},
+        r"\['A'\]: got a value of type bool; .*a string",
+    ),
     "runtime_env": ({"runtime_env": ["pip"]}, "runtime_env"),
-    "metadata": ({"metadata": {"a": 1}}, "metadata: .*string values"),
+    "metadata": ({"metadata": {"a": 1.5}}, r"metadata\['a'\]: .*a string"),
     "cpus": ({"entrypoint_num_cpus": "many"}, "entrypoint_num_cpus: got 'many'; expected a number"),
     "gpus": ({"entrypoint_num_gpus": -1}, "entrypoint_num_gpus: got -1"),
     "memory": ({"entrypoint_memory": 0.5}, "entrypoint_memory: got 0.5; expected a whole number"),
     "id slash": ({"submission_id": "a/b"}, "submission_id: got 'a/b'"),
     "id length": ({"submission_id": "a" * 201}, "submission_id"),
     "py_modules": ({"runtime_env": {"py_modules": ["./lib"]}}, "py_modules.*local.*URIs"),
-    "pip": ({"runtime_env": {"pip": "requirements.txt"}}, "pip.*'requirements.txt'; expected a list"),
-    "resources": ({"entrypoint_resources": {"fast": None}}, "entrypoint_resources: got .'fast'. without"),
+    "pip": ({"runtime_env": {"pip": "requirements.txt"}}, "pip.*'requirements.txt' .*expected a list of packages"),
+    "resources": ({"entrypoint_resources": {"fast": None}}, "entrypoint_resources: got 'fast': None; expected"),
     "working_dir": ({"runtime_env": {"working_dir": "/does/not/exist"}}, "working_dir.*'/does/not/exist'"),
 }
+
+
+# Files are looked at on the worker.
+ONLY_IN_A_RUN = {"pip", "working_dir"}
+
+
+@pytest.mark.parametrize("case", sorted(set(BAD) - ONLY_IN_A_RUN))
+def test_what_is_literal_and_wrong_is_named_in_the_dag_file(case: str) -> None:
+    arguments, message = BAD[case]
+    with pytest.raises(errors.RayConfigError, match=message):
+        operator(**arguments)
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
@@ -505,7 +572,9 @@ def test_a_retry_that_cannot_build_its_job_any_more_goes_on_with_the_earlier_one
     dashboard: FakeDashboard, attempts: Attempts
 ) -> None:
     first = operator().execute(attempts.context())
-    assert operator(parameters={1, 2}).execute(attempts.context(try_number=2)) == first
+    task = operator()
+    task.parameters = {1, 2}
+    assert task.execute(attempts.context(try_number=2)) == first
 
 
 def test_a_cleared_task_does_not_start_anew_while_its_job_lives(

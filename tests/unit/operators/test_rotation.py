@@ -311,6 +311,19 @@ def test_a_call_is_repeated_with_serves_new_token(
     assert secured.requests[-1].headers["Authorization"] == "Bearer serve-2"
 
 
+def test_serves_token_may_change_before_that_in_the_connection(secured: FakeDashboard, context: Any) -> None:
+    application = secured.deploy("app", "/app", {"an": "answer"}, routed=False)
+
+    def change() -> None:
+        secured.fail(401, path="/-/routes", times=3)
+        application.routed = True
+
+    task = RayServeOperator(task_id="call", application="app", poll_interval=0.1, timeout=30)
+    with once_watched(secured, change, path="/-/routes"):
+        assert task.execute(context) == {"an": "answer"}
+    assert not secured.faults[-1].times
+
+
 def test_a_retry_that_may_use_another_cluster_waits_for_the_one_that_runs_the_job(
     clusters: dict[str, FakeDashboard], attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,9 +390,9 @@ def test_files_that_are_renewed_in_place_are_read_again(
         fake.default_outcome = Outcome(ends_after=3.0)
 
         def renew() -> None:
-            # Connections that exist go on as they are.
-            tls.load_cert_chain(new.certificate("server"), new.key("server"))
-            tls.load_verify_locations(new.ca)
+            # Connections that exist go on as they are, until they are closed.
+            renewed = new.server_context(demand_client_certificate=mutual)
+            tls.sni_callback = lambda connection, *_: setattr(connection, "context", renewed)
             fake.fail("close", times=3)
             sleep(0.5)
             _install(new, used)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.fault_words import MANY_RECORDS
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 from airflow_provider_ray.client.sync import run_sync
+from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.page.answers import cluster_answer, fault_in_words
 from airflow_provider_ray.page.background import Watcher
 from airflow_provider_ray.page.cluster_watch import ClusterWatch
@@ -196,7 +199,7 @@ def test_a_cluster_whose_jobs_cannot_be_listed_is_healthy(
     assert (answer["health"], answer["reason"]) == ("healthy", None)
     assert (answer["running"], answer["pending"], answer["active"], answer["jobs"]) == (None, None, None, [])
     reasons = {
-        "hang": "no response in time",
+        "hang": f"no response in time; {MANY_RECORDS}",
         500: "the cluster responded with status 500",
         403: "the cluster rejected the connection's token (403)",
     }
@@ -385,3 +388,37 @@ def test_fifty_clusters_of_which_five_hang(
     until(lambda: all(watch.answered_at for watch in watcher.look(wanted)[5:]))
     until(lambda: all(watch.fault for watch in watcher.look(wanted)[:5]))
     assert not any(watch.fault for watch in watcher.look(wanted)[5:])
+
+
+def test_connections_whose_look_up_hangs_do_not_make_others_unhealthy(
+    dashboard: FakeDashboard, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, real = Event(), RayHook.get_config
+
+    def get_config(hook: RayHook) -> ClusterConfig:
+        if hook.conn_id.startswith("hang"):
+            released.wait(60)
+        return real(hook)
+
+    monkeypatch.setattr(RayHook, "get_config", get_config)
+    monkeypatch.setattr(pacing, "PAGE_LOOKUP_SECONDS", 0.02)
+    try:
+        watches = watcher.look(dict.fromkeys([*(f"hang{number}" for number in range(30)), "fake"], ()))
+        health = [cluster_answer(watches[-1], may_stop=False, dags=())["health"]]
+        while health[-1] == "unknown":
+            time.sleep(0.01)
+            health.append(cluster_answer(watches[-1], may_stop=False, dags=())["health"])
+        assert health[-1] == "healthy"
+    finally:
+        released.set()
+
+
+def test_a_list_of_jobs_that_takes_long_is_told_as_such(
+    dashboard: FakeDashboard, look: Callable[..., ClusterWatch], watcher: Watcher
+) -> None:
+    dashboard.fail("hang", path="/api/v0/jobs", times=9)
+    watch = look("fake")
+    until(lambda: watch.jobs.error is not None and watch.version.known_at is not None and watch.nodes.known_at)
+    answer = cluster_answer(watch, may_stop=False, dags=())
+    assert (answer["health"], answer["running"]) == ("healthy", None)
+    assert "airflow ray jobs clean" in answer["jobs_fault"]

@@ -80,14 +80,14 @@ def test_waits_for_room(dashboard: FakeDashboard, context: Any, deferrable: bool
 
 
 @MODES
-@pytest.mark.parametrize("require", ["any", 1, "1"])
+@pytest.mark.parametrize("policy", ["any", 1, "1"])
 def test_one_of_several(
-    dashboard: FakeDashboard, other: FakeDashboard, context: Any, deferrable: bool, require: Any
+    dashboard: FakeDashboard, other: FakeDashboard, context: Any, deferrable: bool, policy: Any
 ) -> None:
     for fake in (dashboard, other):
         fake.used["CPU"] = 2.0
     later(other, other.used.clear)
-    task = sensor(conn_id=["fake", "other"], free_resources={"CPU": 1}, require=require, deferrable=deferrable)
+    task = sensor(conn_id=["fake", "other"], free_resources={"CPU": 1}, policy=policy, deferrable=deferrable)
     assert set(run(task, context)) == {"other"}
 
 
@@ -149,7 +149,7 @@ def test_fails_at_once_when_a_cluster_refuses(
     error: type[Exception],
 ) -> None:
     other.fail(status, path="/api/version", times=2)
-    task = sensor(conn_id=["fake", "other"], require="any", deferrable=deferrable)
+    task = sensor(conn_id=["fake", "other"], policy="any", deferrable=deferrable)
     with pytest.raises(error, match=f"connection 'other': GET .*{status}"):
         task.execute(context)
     with pytest.raises(AirflowSkipException, match="connection 'other'"):
@@ -203,8 +203,8 @@ def test_gives_the_worker_back_between_two_looks(dashboard: FakeDashboard, conte
         ({"conn_id": []}, "conn_id: got an empty list"),
         ({"conn_id": ["fake", None]}, "conn_id: got None"),
         ({"conn_id": ["fake", "fake"]}, "conn_id: got 'fake' twice"),
-        ({"require": "most"}, "require: got 'most'"),
-        ({"require": 2}, "require: got 2; expected 'all', 'any' or a number from 1 to 1, the number of clusters"),
+        ({"policy": "most"}, "policy: got 'most'"),
+        ({"policy": 2}, "policy: got 2; expected 'all', 'any' or a number from 1 to 1, the number of clusters"),
         ({"conn_id": "site=a,site=b"}, "conn_id: got 'site' twice"),
         ({"conn_id": "site=nowhere"}, "conn_id: got the selector 'site=nowhere', which matches none of"),
         ({"free_resources": {"CPU": "x"}}, r"free_resources\['CPU'\]: got 'x'"),
@@ -225,9 +225,9 @@ def test_bad_arguments_are_named(
         ({"conn_id": []}, "conn_id: got an empty list"),
         ({"conn_id": "a,b,a"}, "conn_id: got 'a' twice"),
         ({"conn_id": "site=a,gpu"}, "conn_id: got 'gpu'"),
-        ({"require": "most"}, "require: got 'most'; expected 'all', 'any' or a number from 1 to 1"),
-        ({"require": 3, "conn_id": "a,b"}, "require: got 3; expected 'all', 'any' or a number from 1 to 2"),
-        ({"require": 0, "conn_id": "site=a"}, "require: got 0; expected 'all', 'any' or a number of at least 1"),
+        ({"policy": "most"}, "policy: got 'most'; expected 'all', 'any' or a number from 1 to 1"),
+        ({"policy": 3, "conn_id": "a,b"}, "policy: got 3; expected 'all', 'any' or a number from 1 to 2"),
+        ({"policy": 0, "conn_id": "site=a"}, "policy: got 0; expected 'all', 'any' or a number of at least 1"),
     ],
 )
 def test_what_is_literal_and_wrong_is_named_in_the_dag_file(arguments: dict[str, Any], message: str) -> None:
@@ -238,9 +238,9 @@ def test_what_is_literal_and_wrong_is_named_in_the_dag_file(arguments: dict[str,
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"require": 3, "conn_id": "{{ params.clusters }}"},
-        {"require": "{{ params.require }}"},
-        {"require": 3, "conn_id": "site=a"},
+        {"policy": 3, "conn_id": "{{ params.clusters }}"},
+        {"policy": "{{ params.policy }}"},
+        {"policy": 3, "conn_id": "site=a"},
         {"poke_interval": timedelta(seconds=5), "timeout": timedelta(hours=1)},
     ],
 )

@@ -177,7 +177,7 @@ def test_gives_the_worker_back_between_two_looks(
         ({}, "submission_id and metadata: got neither"),
         ({"submission_id": "a", "metadata": {"b": "c"}}, "submission_id and metadata: got both"),
         ({"submission_id": "a/b"}, "submission_id: got 'a/b'"),
-        ({"metadata": {"airflow_map_index": 0}}, "metadata: got 'airflow_map_index' of type int"),
+        ({"metadata": {"airflow_map_index": 0.5}}, r"metadata\['airflow_map_index'\]: got a value of type float"),
     ],
 )
 def test_bad_arguments_are_named(

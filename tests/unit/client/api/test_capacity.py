@@ -14,6 +14,8 @@ from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
+from airflow_provider_ray.client.errors import RayNotADashboard
+from airflow_provider_ray.client.fault_words import MANY_RECORDS
 from airflow_provider_ray.client.sharing.shared_client import shared_client
 from tests.fake_dashboard import FakeDashboard, Outcome
 
@@ -224,7 +226,7 @@ async def test_a_part_that_hangs_is_unknown(
     found = await client.capacity()
     assert time.monotonic() - started < 5
     assert found.running_jobs is None
-    assert found.unknown == {"jobs": "no response within 0.3 s"}
+    assert found.unknown == {"jobs": f"no response within 0.3 s; {MANY_RECORDS}"}
     assert found.free is not None
 
 
@@ -294,3 +296,21 @@ async def test_one_who_gives_up_takes_no_answer_away(fake: FakeDashboard) -> Non
         hasty.cancel()
         with pytest.raises(errors.RayClusterUnavailable):
             await patient
+
+
+async def test_too_many_jobs_for_a_list_are_unknown_for_that_reason(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "LIST_BYTES", 10)
+    found = await client.capacity()
+    assert (found.head_alive, found.running_jobs, found.pending_jobs) == (True, None, None)
+    assert found.unknown == {"jobs": f"the answer is too large; {MANY_RECORDS}"}
+
+
+@pytest.mark.parametrize("names", [[f"r{number}" for number in range(1001)], ["r" * 257]])
+async def test_resources_that_an_xcom_should_not_hold_are_no_capacity(
+    client: RayClient, fake: FakeDashboard, names: list[str]
+) -> None:
+    fake.nodes[0]["resources_total"] = dict.fromkeys(names, 1.0)
+    with pytest.raises(RayNotADashboard, match="reports .* resources; expected at most 1000"):
+        await client.capacity()

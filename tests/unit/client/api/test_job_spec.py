@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
+from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, REQUEST_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.errors import RayConfigError
 
 AWKWARD = [
@@ -63,10 +63,10 @@ def test_an_entrypoint_without_parameters_stays_as_it_is() -> None:
     assert command("python main.py && echo $HOME\n") == "python main.py && echo $HOME\n"
 
 
-@pytest.mark.parametrize("entrypoint", ["", "  \n", [], (), b"", b"python", None, 5, ["python", 3], {"a": "b"}])
+@pytest.mark.parametrize("entrypoint", ["", "  \n", [], (), b"", b"python", None, 5, ["python", 0.5], {"a": "b"}])
 @pytest.mark.parametrize("parameters", [None, {"a": 1}])
 def test_entrypoints_that_are_none(entrypoint: Any, parameters: Any) -> None:
-    with pytest.raises(RayConfigError, match=r"^entrypoint: got .*; expected "):
+    with pytest.raises(RayConfigError, match=r"^entrypoint(\[1\])?: got .*; expected "):
         command(entrypoint, parameters)
 
 
@@ -111,38 +111,38 @@ def test_submission_ids_that_ray_cannot_store(submission_id: Any) -> None:
         ({"entrypoint": "echo \ud800"}, "entrypoint"),
         ({"entrypoint": "x" * (ENTRYPOINT_LIMIT_BYTES + 1)}, "entrypoint"),
         ({"entrypoint": "é" * (ENTRYPOINT_LIMIT_BYTES // 2 + 1)}, "entrypoint"),
-        ({"metadata": {"a": 1}}, "metadata"),
+        ({"metadata": {"a": 1.5}}, "metadata['a']"),
         ({"metadata": {1: "a"}}, "metadata"),
         ({"metadata": ["a"]}, "metadata"),
-        ({"metadata": {"a": "\udcff"}}, "metadata"),
+        ({"metadata": {"a": "\udcff"}}, "metadata['a']"),
         ({"runtime_env": "env.yaml"}, "runtime_env"),
-        ({"runtime_env": {"env_vars": {"A": 1}}}, "runtime_env['env_vars']"),
+        ({"runtime_env": {"env_vars": {"A": 0.1}}}, "runtime_env['env_vars']['A']"),
         ({"runtime_env": {"env_vars": ["A=1"]}}, "runtime_env['env_vars']"),
         ({"runtime_env": {"pip": {"packages": {"x"}}}}, "runtime_env"),
-        ({"entrypoint_label_selector": {"zone": 1}}, "entrypoint_label_selector"),
+        ({"entrypoint_label_selector": {"zone": True}}, "entrypoint_label_selector['zone']"),
         ({"entrypoint_label_selector": "zone=a"}, "entrypoint_label_selector"),
         ({"entrypoint_num_cpus": math.nan}, "entrypoint_num_cpus"),
-        ({"entrypoint_num_cpus": "2"}, "entrypoint_num_cpus"),
+        ({"entrypoint_num_cpus": "two"}, "entrypoint_num_cpus"),
         ({"entrypoint_num_gpus": -1}, "entrypoint_num_gpus"),
         ({"entrypoint_memory": 1.5}, "entrypoint_memory"),
         ({"entrypoint_memory": True}, "entrypoint_memory"),
-        ({"entrypoint_resources": {"TPU": "1"}}, "entrypoint_resources['TPU']"),
+        ({"entrypoint_resources": {"TPU": "one"}}, "entrypoint_resources['TPU']"),
         ({"entrypoint_resources": {"TPU": -1}}, "entrypoint_resources['TPU']"),
         ({"entrypoint_resources": 3}, "entrypoint_resources"),
     ],
 )
 def test_jobs_that_cannot_work(given: dict[str, Any], field: str) -> None:
     with pytest.raises(RayConfigError, match=r"^.*: got .*; expected ") as caught:
-        JobSpec(**{"entrypoint": "true", "submission_id": "j1", **given})
+        JobSpec.given(**{"entrypoint": "true", "submission_id": "j1", **given})
     assert caught.value.field == field
     assert len(str(caught.value)) < 500
 
 
 def test_env_vars_are_in_no_repr_and_no_error() -> None:
-    env_vars = {"KEY": "s3cret", "NUMBER": 5}
+    env_vars = {"KEY": "s3cret", "TRUTH": True}
     with pytest.raises(RayConfigError) as caught:
-        JobSpec(entrypoint="true", submission_id="j1", runtime_env={"env_vars": env_vars})
-    assert "'NUMBER' of type int" in str(caught.value)
+        JobSpec.given(entrypoint="true", submission_id="j1", runtime_env={"env_vars": env_vars})
+    assert "['TRUTH']: got a value of type bool" in str(caught.value)
     spec = JobSpec(entrypoint="true", submission_id="j1", runtime_env={"env_vars": {"KEY": "s3cret"}})
     assert "s3cret" not in repr(spec) + str(caught.value)
 
@@ -171,3 +171,25 @@ def test_only_what_is_given_is_sent() -> None:
         "entrypoint_resources": {"TPU": 1},
         "entrypoint_label_selector": {"zone": "a"},
     }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metadata", {"note": "x" * 1_060_000}),
+        ("metadata", {"note": "é" * 180_000}),
+        ("runtime_env", {"env_vars": {f"V{number}": "x" * 100_000 for number in range(11)}}),
+        ("runtime_env", {"config": {"a": ["x"] * 300_000}}),
+    ],
+)
+def test_a_job_that_rays_agent_would_not_take_is_refused_with_its_size(field: str, value: Any) -> None:
+    with pytest.raises(RayConfigError, match=rf"{field}: got \d+ of the \d+ bytes .* at most 1048064"):
+        JobSpec(entrypoint="true", submission_id="j1", **{field: value})
+
+
+def test_a_job_as_large_as_rays_agent_takes_is_accepted() -> None:
+    spec = JobSpec(entrypoint="true", submission_id="j1", metadata={"note": "x" * (REQUEST_LIMIT_BYTES - 100)})
+    size = len(json.dumps(spec.to_json()))
+    assert REQUEST_LIMIT_BYTES - 200 < size <= REQUEST_LIMIT_BYTES
+    with pytest.raises(RayConfigError, match="at most"):
+        JobSpec(entrypoint="true", submission_id="j1", metadata={"note": "x" * REQUEST_LIMIT_BYTES})

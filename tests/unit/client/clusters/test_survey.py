@@ -105,10 +105,10 @@ def test_fields_from_templates() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"free_resources": "CPU=4"}, "free_resources: got 'CPU=4'; expected a dict of numbers"),
+        ({"free_resources": "CPU=4"}, "free_resources: got 'CPU=4'; expected a number of 0 or more for each"),
         ({"free_resources": {"CPU": "many"}}, r"free_resources\['CPU'\]: got 'many'"),
         ({"free_resources": {"CPU": -1}}, r"free_resources\['CPU'\]: got -1"),
-        ({"free_resources": {"CPU": None}}, r"free_resources: got \['CPU'\] without"),
+        ({"free_resources": {"CPU": None}}, r"free_resources: got 'CPU': None"),
         ({"max_pending_jobs": 1.5}, "max_pending_jobs: got 1.5"),
         ({"max_running_jobs": -1}, "max_running_jobs: got -1"),
     ],

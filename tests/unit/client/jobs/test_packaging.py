@@ -43,7 +43,6 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     for number, path in enumerate(sorted(shuffled.rglob("*"))):
         os.utime(path, (number * 10_000, number * 10_000))
     (shuffled / "pkg/a.py").chmod(0o600)
-    (shuffled / "empty").mkdir()
     assert build(shuffled) == first
     assert first.uri.startswith("gcs://airflow_")
     assert first.uri.endswith(".zip")
@@ -58,7 +57,9 @@ def test_other_content_gives_another_name(tmp_path: Path) -> None:
     seen.add(build(root).uri)
     (root / "other.py").chmod(0o755)
     seen.add(build(root).uri)
-    assert len(seen) == 4
+    (root / "empty").mkdir()
+    seen.add(build(root).uri)
+    assert len(seen) == 5
 
 
 def test_content_and_the_executable_bit_survive(tmp_path: Path) -> None:
@@ -84,6 +85,36 @@ def test_ignore_files_of_every_level(tmp_path: Path) -> None:
     kept = [".gitignore", ".rayignore", "important.log", "main.py", "other/drop.csv", "sub/.gitignore"]
     kept += ["sub/build/y", "sub/deep/.rayignore", "sub/keep.py"]
     assert names(root) == kept
+
+
+def test_a_file_that_is_kept_of_a_folder_whose_content_is_not(tmp_path: Path) -> None:
+    root = tree(tmp_path, "main.py", "data/keep.csv", "data/drop.csv", "data/deep/keep.csv")
+    write(root / ".gitignore", "data/**\n!data/keep.csv\n")
+    assert names(root) == [".gitignore", "data/keep.csv", "main.py"]
+
+
+def test_a_list_of_what_is_kept(tmp_path: Path) -> None:
+    root = tree(tmp_path, "main.py", "notes.md", "sub/a.py", "sub/a.txt", "sub/deep/b.py")
+    write(root / ".rayignore", "*\n!*/\n!*.py\n")
+    assert names(root) == ["main.py", "sub/a.py", "sub/deep/b.py"]
+
+
+def test_marks_of_windows_in_an_ignore_file(tmp_path: Path) -> None:
+    root = tree(tmp_path, "main.py", "first.log", "second.csv")
+    (root / ".gitignore").write_bytes(b"\xef\xbb\xbf*.log\r\n*.csv\r\n")
+    assert names(root) == [".gitignore", "main.py"]
+
+
+def test_empty_folders_are_shipped(tmp_path: Path) -> None:
+    root = tree(tmp_path / "job", "main.py", "full/a.py", "ignored/a.log")
+    for folder in ("out", "deep/er", "left_out", "__pycache__"):
+        (root / folder).mkdir(parents=True)
+    write(root / ".gitignore", "*.log\n/left_out/\n")
+    zipped = archive(build(root).body)
+    assert zipped.namelist() == [".gitignore", "deep/er/", "full/a.py", "main.py", "out/"]
+    zipped.extractall(tmp_path / "cluster")
+    assert (tmp_path / "cluster/out").is_dir()
+    assert stat.S_IMODE((tmp_path / "cluster/deep/er").stat().st_mode) & 0o700 == 0o700
 
 
 def test_excludes_in_the_manner_of_gitignore(tmp_path: Path) -> None:

@@ -520,3 +520,30 @@ async def test_a_job_that_succeeds_while_it_is_given_up_is_not_lost(
     lines = Lines()
     job = await wait_for_job(client, "j1", poll_interval=0.1, owned=True, log=DriverLog(client, lines))
     assert (job.status, lines) == ("SUCCEEDED", ["last words"])
+
+
+@pytest.mark.parametrize("ends", [{"timeout": 1.0}, {"startup_timeout": 1.0}])
+async def test_nodes_that_hang_do_not_hold_up_a_deadline(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, ends: Any
+) -> None:
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "NODES_ANSWER_SECONDS", 30.0)
+    await submitted(client, fake, running_after=60.0 if "startup_timeout" in ends else 0.0, ends_after=None)
+    fake.fail("hang", path="/api/v0/nodes", times=99)
+    started = time.monotonic()
+    job = await wait_for_job(client, "j1", poll_interval=0.1, **ends)
+    assert job.status in ("RUNNING", "PENDING")
+    assert 1.0 <= time.monotonic() - started < 1.8
+    assert fake.asked("GET", "/api/v0/nodes")
+
+
+async def test_nodes_that_hang_do_not_hold_up_the_end_of_a_job(
+    client: RayClient, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "NODES_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "NODES_ANSWER_SECONDS", 0.1)
+    await submitted(client, fake, ends_after=0.6)
+    fake.fail("hang", path="/api/v0/nodes", times=99)
+    started = time.monotonic()
+    assert (await wait_for_job(client, "j1", poll_interval=0.1)).status == "SUCCEEDED"
+    assert time.monotonic() - started < 1.6

@@ -446,3 +446,35 @@ async def test_a_client_that_cannot_be_opened_fails_everybody(fake: FakeDashboar
 
     answers = await asyncio.gather(attempt(), attempt(), return_exceptions=True)
     assert [type(answer).__name__ for answer in answers] == ["RayConfigError"] * 2
+
+
+async def test_a_list_of_active_jobs_that_takes_long_answers_the_next_ones(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "DETAIL_SECONDS", 0.2)
+    monkeypatch.setattr(pacing, "CAPACITY_SECONDS", 0.1)
+    listed = Jobs.active
+
+    async def active(jobs: Jobs) -> Any:
+        await asyncio.sleep(0.7)
+        return await listed(jobs)
+
+    monkeypatch.setattr(Jobs, "active", active)
+    async with shared_client(ClusterConfig(url=fake.url)) as client:
+        assert (await client.capacity()).running_jobs is None
+        # A slow answer rests ten times as long as it took.
+        await asyncio.sleep(2.5)
+        assert (await client.capacity()).running_jobs == 0
+    assert len(fake.asked("GET", "/api/v0/jobs")) == 1
+
+
+async def test_a_list_that_takes_long_does_not_hold_up_the_waits(
+    fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "LONGEST_PAUSE_SECONDS", 0.3)
+    names = await submit(fake, 10, ends_after=0.5)
+    fake.fail("hang", method="GET", path=PATH + "?", times=9)
+    fake.fail("hang", method="GET", path=PATH, times=1)
+    started = monotonic()
+    assert await asyncio.gather(*(wait(fake, name) for name in names)) == ["SUCCEEDED"] * 10
+    assert monotonic() - started < 8

@@ -36,7 +36,7 @@ def summaries(parameters: dict[str, Any]) -> list[dict[str, Any]]:
         naive.job(workers=1, actors=1, amount=1),
         naive.job(offset=2**53 - 53),
         naive.job(
-            extensions=["7z", "tar.gz", "MP3", "é", "1"], priority={"7z": -3, "tar.gz": 0, "MP3": 2, "é": 2, "1": 7}
+            extensions=["7z", "tar.gz", "MP3", "²", "1"], priority={"7z": -3, "tar.gz": 0, "MP3": 2, "²": 2, "1": 7}
         ),
         naive.job(lengths=[1, 255, 1, 64]),
         naive.job(amount=5000, tuple_batch=999, stats_batch=2),

@@ -1,0 +1,121 @@
+"""Deleting old records of jobs: Ray keeps them all, and every list of jobs costs 0.2-0.5 ms for each (Ray 2.60)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from math import inf
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.retry import retrying
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayError, RayNotFound
+from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, NONCE_KEY
+from airflow_provider_ray.client.states import is_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_ray.client.api.models import JobDetails
+    from airflow_provider_ray.client.api.ray_client import RayClient
+
+log = logging.getLogger(__name__)
+
+SECONDS_PER_DAY = 86_400.0
+
+
+async def old_records(client: RayClient, older_than: float, installation: str) -> Sequence[JobDetails]:
+    """Jobs that an Airflow has submitted with this package and that ended long ago, the oldest first.
+
+    A job that somebody else submitted is never among them, nor one that has not ended, or whose end is not known. If
+    the cluster has too many records to list them all, some of the old ones may be missing.
+
+    :param older_than: seconds since the end of the job.
+    :param installation: the Airflow.
+    :raises RayRequestError: when the cluster refuses, or is unavailable for longer than ``[ray] fault_budget``.
+    """
+    try:
+        jobs = await retrying(client.jobs.list)
+    except RayAnswerTooLarge:
+        jobs = await retrying(lambda: client.jobs.ended(pacing.RECORDS_AT_ONCE))
+    before_ms = (time() - older_than) * 1000
+    return sorted((job for job in jobs if _is_old(job, before_ms, installation)), key=lambda job: job.end_time_ms or 0)
+
+
+async def delete_records(client: RayClient, jobs: Sequence[JobDetails]) -> int:
+    """Delete the records of jobs that have ended, one after another, and return how many there were.
+
+    The logs of the jobs stay on the cluster. A record that somebody else has deleted meanwhile does not count.
+
+    :raises RayRequestError: when the cluster refuses, or is unavailable for longer than ``[ray] fault_budget``.
+    """
+    deleted = 0
+    for job in jobs:
+        try:
+            await _delete(client, str(job.submission_id))
+        except RayNotFound:
+            continue
+        deleted += 1
+    return deleted
+
+
+async def clean(client: RayClient, older_than: float, installation: str) -> int:
+    """Delete all old records, see :func:`old_records`, and return how many there were."""
+    deleted, seen = 0, set[str]()
+    while found := [
+        job for job in await old_records(client, older_than, installation) if str(job.submission_id) not in seen
+    ]:
+        # What is still listed after it was deleted is not deleted again, without end.
+        seen.update(str(job.submission_id) for job in found)
+        deleted += await delete_records(client, found)
+    return deleted
+
+
+@asynccontextmanager
+async def retention(client: RayClient, installation: str) -> AsyncIterator[None]:
+    """While the block runs, delete the records that are older than the connection's ``job_retention``, now and then.
+
+    One process does so once an hour for each cluster, for as many records as ``pacing.RECORDS_AT_ONCE``. It delays
+    nobody: when the block ends, it ends, and a fault is left to the next time.
+    """
+    days = client.config.job_retention
+    if days is None or monotonic() - _cleaned_at.get(client.config.url, -inf) < pacing.RETENTION_SECONDS:
+        yield
+        return
+    _cleaned_at[client.config.url] = monotonic()
+    cleaning = asyncio.create_task(_clean_some(client, days, installation))
+    try:
+        yield
+    finally:
+        if not cleaning.done():
+            del _cleaned_at[client.config.url]
+            cleaning.cancel()
+        (fault,) = await asyncio.gather(cleaning, return_exceptions=True)
+        if isinstance(fault, Exception):
+            log.error("Old records of jobs cannot be deleted", exc_info=fault)
+
+
+# When this process began to delete records, by address (monotonic).
+_cleaned_at: dict[str, float] = {}
+
+
+async def _clean_some(client: RayClient, days: float, installation: str) -> None:
+    try:
+        old = await old_records(client, days * SECONDS_PER_DAY, installation)
+        deleted = await delete_records(client, old[: pacing.RECORDS_AT_ONCE])
+    except RayError as error:
+        log.warning("Old records of jobs cannot be deleted: %s", error)
+        return
+    if deleted:
+        log.info("Deleted %d records of jobs that ended more than %g days ago", deleted, days)
+
+
+async def _delete(client: RayClient, submission_id: str) -> None:
+    await retrying(lambda: client.jobs.delete(submission_id))
+
+
+def _is_old(job: JobDetails, before_ms: float, installation: str) -> bool:
+    metadata = job.metadata or {}
+    is_ours = bool(job.submission_id) and NONCE_KEY in metadata and metadata.get(INSTALLATION_KEY) == installation
+    return is_ours and is_terminal(job.status) and job.end_time_ms is not None and job.end_time_ms < before_ms
