@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -48,6 +49,9 @@ PACING = {
     "EARLIEST_EVENT_SECONDS": 0.0,
 }
 
+
+# A process that dies closes nothing.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 log = logging.getLogger(__name__)
 clocks = threading.local()
@@ -341,7 +345,7 @@ def _end_of(job: Any) -> float:
 
 
 @pytest.fixture
-def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
+def mortal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short pauses, and a clock for each history; a kill comes from another thread and has none."""
     for name, seconds in PACING.items():
         monkeypatch.setattr(pacing, name, seconds)
@@ -352,6 +356,8 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(function) if clock is None else clock.run(original, function)
 
     monkeypatch.setattr(sync, "run_sync", run_sync)
+    yield
+    gc.collect()
 
 
 def play_for(seconds: float) -> None:
