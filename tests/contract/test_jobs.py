@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, JobSpec, command
+from airflow_provider_ray.client.api.job_spec import ENTRYPOINT_LIMIT_BYTES, REQUEST_LIMIT_BYTES, JobSpec, command
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.errors import (
     RayClusterUnavailable,
@@ -148,3 +149,28 @@ async def test_a_label_selector(cluster: Cluster, client: RayClient, name: str) 
     nowhere = replace(spec, entrypoint_label_selector={"ray.io/node-id": "!in(none)"})
     await submit(client, nowhere)
     assert (await wait_for_job(client, name, poll_interval=0.5, timeout=60)).status == "SUCCEEDED"
+
+
+async def test_a_job_that_fits_and_one_that_does_not(cluster: Cluster, client: RayClient, name: str) -> None:
+    cluster.expect(name, ends_after=0.1)
+    filling = {"note": "x" * (REQUEST_LIMIT_BYTES - 300)}
+    await client.jobs.submit(JobSpec(entrypoint="true", submission_id=name, metadata=filling))
+    too_large = {"entrypoint": "true", "submission_id": f"{name}-2", "metadata": {"note": "x" * 1024 * 1024}}
+    with pytest.raises(RayRequestRefused, match="500: "):
+        await client.jobs._http.send("POST", "/api/jobs/", data=io.BytesIO(json.dumps(too_large).encode()))
+    await wait_for_job(client, name, poll_interval=0.2)
+    await client.jobs.delete(name)
+
+
+async def test_jobs_of_others_may_be_called_anything(cluster: Cluster, client: RayClient, name: str) -> None:
+    for suffix in (":2026-11", " job 7", "é%41+b?c#d", "~;=,@"):
+        foreign = name + suffix
+        cluster.expect(foreign, ends_after=None)
+        body = {"entrypoint": "sleep 60", "submission_id": foreign}
+        await client.jobs._http.read("POST", "/api/jobs/", dict[str, str], json=body)
+        assert (await client.jobs.get(foreign)).submission_id == foreign
+        job = await stop_job(client, foreign)
+        assert job is not None
+        await client.jobs.delete(foreign)
+        with pytest.raises(RayNotFound):
+            await client.jobs.get(foreign)

@@ -96,9 +96,9 @@ class Serve:
                 text = await read_reason(response)
                 raise RayServeBadAnswer(f"{request}: {response.status}: {text[:500]}", response.status)
             try:
-                answer = await read_within(response, max_answer_bytes, request)
+                answer = await read_within(response, max_answer_bytes, request, "the limit (max_answer_bytes)")
             except RayAnswerTooLarge as error:
-                raise RayServeBadAnswer(f"{error} (max_answer_bytes)", response.status) from error
+                raise RayServeBadAnswer(str(error), response.status) from error
             return _decoded(answer, request, response)
 
 
