@@ -167,11 +167,12 @@ class RayAnswerTooLarge(RayRequestError):
     :param size: how many bytes were announced; None when they were counted until there were too many.
     :param most: how many bytes are accepted.
     :param status: HTTP status of the answer.
+    :param limit: what the reader knows the limit as.
     """
 
-    def __init__(self, request: str, size: int | None, most: int, status: int) -> None:
+    def __init__(self, request: str, size: int | None, most: int, status: int, limit: str = "the limit") -> None:
         has = f"more than {most}" if size is None else str(size)
-        super().__init__(request, f"the answer has {has} bytes, at most {most} are accepted", status)
+        super().__init__(request, f"the answer has {has} bytes, {limit} is {most}", status)
 
 
 class KnownJob(Protocol):

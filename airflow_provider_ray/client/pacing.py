@@ -24,10 +24,11 @@ DETAIL_SECONDS = 5.0  # after which a part of a capacity is unknown: a slow list
 # What an answer may hold, in bytes, after decompression: decoded, it may take a dozen times as much memory (client/api)
 ANSWER_BYTES = 1024 * 1024  # of an answer that is a few values
 RECORD_BYTES = 4 * 1024 * 1024  # of a job: 1 MiB that it was submitted with, and a message of 20,000 characters
-USAGE_BYTES = 4 * 1024 * 1024  # of the usage: a line for each resource and each shape of demand
-NODES_BYTES = 32 * 1024 * 1024  # of the nodes: 10,000 of them with 3 KB each
+USAGE_BYTES = 2 * 1024 * 1024  # of the usage: a line for each resource and each shape of demand
+NODES_BYTES = 16 * 1024 * 1024  # of the nodes: 10,000 of them with 1.6 KB each
 SERVE_BYTES = 16 * 1024 * 1024  # of Serve's state: 30,000 replicas with 500 bytes each
 LIST_BYTES = 64 * 1024 * 1024  # of a list of jobs: 100,000 of them with 600 bytes each
+LIST_RECORDS = 250_000  # jobs in such a list: Ray writes 300 bytes at least for each
 DECODED_AT_ONCE_BYTES = 256 * 1024  # of a longer answer: decoding a MiB holds up all threads for up to 150 ms
 
 # Uploading a working_dir (client/jobs/packaging.py)

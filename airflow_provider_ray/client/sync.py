@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 # Time for cancelled work to close its connections; a thread that hangs on is left to die with the process.
 CANCEL_SECONDS = 5.0
-# Closing a loop waits for host names that are being looked up, which nothing can cancel; their thread is left as well.
+# Closing a loop waits for the threads of its pool, which nothing can cancel; one that hangs is left as well.
 CLOSE_SECONDS = 0.5
 
 

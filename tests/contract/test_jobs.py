@@ -178,3 +178,26 @@ async def test_a_label_selector(cluster: Cluster, client: RayClient, name: str) 
     nowhere = replace(spec, entrypoint_label_selector={"ray.io/node-id": "!in(none)"})
     await submit(client, nowhere)
     assert (await wait_for_job(client, name, poll_interval=0.5, timeout=60)).status == "SUCCEEDED"
+
+
+async def test_a_request_that_is_too_large_for_the_agent_is_refused(client: RayClient, name: str) -> None:
+    too_large = {"entrypoint": "true", "submission_id": name, "metadata": {"note": "x" * 1024 * 1024}}
+    with pytest.raises(RayRequestRefused, match="500: "):
+        await client.jobs._http.send("POST", "/api/jobs/", data=json.dumps(too_large).encode())
+    with pytest.raises(RayNotFound):
+        await client.jobs.get(name)
+
+
+# Not with ?, # or % in it: the head passes the id on to its agent as it is, and the agent does not find the job.
+async def test_jobs_of_others_may_be_called_anything(cluster: Cluster, client: RayClient, name: str) -> None:
+    for suffix in (":2026-11", " job 7", "é+b", "~;=,@"):
+        foreign = name + suffix
+        cluster.expect(foreign, ends_after=None)
+        body = {"entrypoint": "sleep 60", "submission_id": foreign}
+        await client.jobs._http.read("POST", "/api/jobs/", dict[str, str], json=body)
+        assert (await client.jobs.get(foreign)).submission_id == foreign
+        job = await stop_job(client, foreign)
+        assert job is not None
+        await client.jobs.delete(foreign)
+        with pytest.raises(RayNotFound):
+            await client.jobs.get(foreign)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -199,9 +200,11 @@ def _used(row: re.Match[str]) -> float:
 
 def total_of(nodes: Sequence[Node]) -> Mapping[str, float]:
     """Resources of the nodes that are alive, without Ray's own markers (``node:...``)."""
-    alive = [node.resources_total or {} for node in nodes if node.is_alive]
-    names = {name for each in alive for name in each if not name.startswith("node:")}
-    return {name: round(sum(each.get(name, 0.0) for each in alive), _DECIMALS) for name in sorted(names)}
+    totals: dict[str, float] = defaultdict(float)
+    for node in nodes:
+        for name, amount in (node.resources_total or {}).items() if node.is_alive else ():
+            totals[name] += amount
+    return {name: round(totals[name], _DECIMALS) for name in sorted(totals) if not name.startswith("node:")}
 
 
 def free_of(total: Mapping[str, float], usage: Usage | None) -> Mapping[str, float] | None:

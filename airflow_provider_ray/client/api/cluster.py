@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.decoding import decoded_rows
 from airflow_provider_ray.client.api.models import ROW_LIMIT, ClusterVersion, Node, Word
 from airflow_provider_ray.client.api.tested import warn_if_untested
 from airflow_provider_ray.client.errors import RayNotADashboard, RayNotFound
@@ -70,9 +69,7 @@ class Cluster:
 
     async def nodes(self) -> list[Node]:
         """All nodes, dead ones included."""
-        params = {"detail": "1", "limit": str(ROW_LIMIT)}
-        most = pacing.NODES_BYTES
-        return await self._http.read("GET", "/api/v0/nodes", list[Node], decode=decoded_rows, most=most, params=params)
+        return await self._http.rows("/api/v0/nodes", list[Node], limit=ROW_LIMIT, most=pacing.NODES_BYTES)
 
     async def python_version(self) -> str:
         """Version of Python on the head."""

@@ -11,7 +11,7 @@ import errno
 import io
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from http import HTTPStatus
@@ -25,7 +25,7 @@ from multidict import CIMultiDict
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.addresses import redirection
-from airflow_provider_ray.client.api.decoding import decoded
+from airflow_provider_ray.client.api.decoding import decoded, decoded_rows
 from airflow_provider_ray.client.api.names import Resolver
 from airflow_provider_ray.client.errors import (
     RayAnswerTooLarge,
@@ -160,6 +160,38 @@ class Http:
         except (ValueError, RecursionError) as error:
             reason = f"answered {response.status} with {response.content_type}, which is not Ray's JSON"
             raise RayNotADashboard(name, reason, response.status) from error
+
+    async def rows(
+        self,
+        path: str,
+        answer: type[list[T]],
+        *,
+        limit: int,
+        most: int,
+        params: Sequence[tuple[str, str]] = (),
+        **options: Any,
+    ) -> list[T]:
+        """A list of the state API, with all details.
+
+        :param answer: the type of the list.
+        :param limit: how many rows at most.
+        :param most: how many bytes the answer may have.
+        :param params: which rows.
+        :raises RayNotADashboard: also when there are more rows than that.
+        """
+        wanted = [("detail", "1"), ("limit", str(limit)), *params]
+        found = await self.read("GET", path, answer, decode=decoded_rows, most=most, params=wanted, **options)
+        self.check_number("GET", path, found, limit)
+        return found
+
+    def check_number(self, method: str, path: str, found: Sequence[object], most: int) -> None:
+        """Refuse a list that is longer than Ray's can be.
+
+        :raises RayNotADashboard: with the number.
+        """
+        if len(found) > most:
+            got = f"answered with {len(found)} rows; expected {most} at most"
+            raise RayNotADashboard(self._name(method, path), got)
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time limit grows with their number."""
@@ -306,11 +338,12 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
     return said
 
 
-async def read_within(response: aiohttp.ClientResponse, most: int, name: str) -> bytes:
+async def read_within(response: aiohttp.ClientResponse, most: int, name: str, limit: str = "the limit") -> bytes:
     """The body of an answer, no more of which is read than it may have.
 
     :param most: how many bytes that is, after decompression.
     :param name: the request, for the error.
+    :param limit: what the reader knows the limit as, for the error.
     :raises RayAnswerTooLarge: when it has more.
     """
     announced = response.content_length or 0
@@ -323,7 +356,7 @@ async def read_within(response: aiohttp.ClientResponse, most: int, name: str) ->
             if size > most:
                 break
     if size > most:
-        raise RayAnswerTooLarge(name, announced if announced > most else None, most, response.status)
+        raise RayAnswerTooLarge(name, announced if announced > most else None, most, response.status, limit)
     return b"".join(pieces)
 
 

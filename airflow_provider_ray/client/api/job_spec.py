@@ -32,7 +32,7 @@ OWN_ARGUMENTS = {
 # Ray counts resources in steps of this size, and refuses less.
 SMALLEST_AMOUNT = 0.0001
 SUBMISSION_ID_LIMIT = 200
-# Ray cannot store longer ones: the name of the log file has 255 bytes.
+# The name of the log file, which contains it, has at most 255 bytes.
 KNOWN_ID_LIMIT = 255
 _SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -146,17 +146,17 @@ def check_submission_id(submission_id: Any) -> None:
 
 
 def check_known_id(submission_id: Any) -> None:
-    """Reject what cannot be the id of a job that exists; jobs that others submit may have ids that we do not create.
+    """Reject what cannot be the id of a job that runs; jobs that others submit may have ids that we do not create.
+
+    With a slash, or more characters than a file name may have, Ray cannot start a job; dots alone are another path.
 
     :raises RayConfigError: see above.
     """
-    expected = "the id of a job"
-    if not isinstance(submission_id, str) or not submission_id:
+    is_text = isinstance(submission_id, str) and 0 < len(submission_id) <= KNOWN_ID_LIMIT
+    if not is_text or "/" in submission_id or submission_id in (".", ".."):
+        expected = f"the id of a job: 1 to {KNOWN_ID_LIMIT} characters, none of which is a slash"
         raise RayConfigError("submission_id", repr(submission_id)[:250], expected)
     utf8("submission_id", submission_id)
-    if submission_id in (".", "..") or len(submission_id) > KNOWN_ID_LIMIT:
-        # It would become another path, or one that no server takes.
-        raise RayConfigError("submission_id", repr(submission_id)[:250], f"{expected}, of at most {KNOWN_ID_LIMIT}")
 
 
 def _check_entrypoint(entrypoint: Any) -> None:

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import msgspec
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.decoding import decoded_rows
 from airflow_provider_ray.client.api.job_spec import JobSpec, check_known_id
 from airflow_provider_ray.client.api.models import ROW_LIMIT, JobDetails
 from airflow_provider_ray.client.states import FAILED, PENDING, RUNNING, STOPPED, SUCCEEDED
@@ -76,9 +75,10 @@ class Jobs:
 
     async def list(self) -> Sequence[JobDetails]:
         """All jobs that the cluster remembers, drivers that did not come through the Jobs API included."""
-        return await self._http.read(
-            "GET", "/api/jobs/", list[JobDetails], most=pacing.LIST_BYTES, timeout=self._http.list_timeout
-        )
+        path, most = "/api/jobs/", pacing.LIST_BYTES
+        jobs = await self._http.read("GET", path, list[JobDetails], most=most, timeout=self._http.list_timeout)
+        self._http.check_number("GET", path, jobs, pacing.LIST_RECORDS)
+        return jobs
 
     async def active(self) -> Sequence[JobDetails]:
         """Jobs that have not ended, drivers that did not come through the Jobs API included.
@@ -99,13 +99,12 @@ class Jobs:
         """Jobs that the state API selects by key, predicate and value."""
         names = ("filter_keys", "filter_predicates", "filter_values")
         wanted = [pair for each in filters for pair in zip(names, each, strict=True)]
-        return await self._http.read(
-            "GET",
+        return await self._http.rows(
             "/api/v0/jobs",
             list[JobDetails],
+            limit=limit,
             most=pacing.LIST_BYTES,
-            decode=decoded_rows,
-            params=[("detail", "1"), ("limit", str(limit)), *wanted],
+            params=wanted,
             timeout=self._http.list_timeout,
         )
 

@@ -141,9 +141,9 @@ class Serve:
                     raise RayAuthLapsed(request, said, response.status)
                 raise RayServeBadAnswer(f"{request}: {said}", response.status)
             try:
-                answer = await read_within(response, max_answer_bytes, request)
+                answer = await read_within(response, max_answer_bytes, request, "the limit (max_answer_bytes)")
             except RayAnswerTooLarge as error:
-                raise RayServeBadAnswer(f"{error} (max_answer_bytes)", response.status) from error
+                raise RayServeBadAnswer(str(error), response.status) from error
             value = _decoded(answer, request, response)
             return ServeAnswer(value, response.status, len(answer), monotonic() - started)
 

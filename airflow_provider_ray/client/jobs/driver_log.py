@@ -253,7 +253,8 @@ async def read_log(client: RayClient, submission_id: str) -> str:
         async for chunk in stream.iter_chunked(CHUNK_BYTES):
             text += chunk
             if len(text) > most:
-                raise RayAnswerTooLarge(f"driver log of {submission_id!r}, [ray] log_followed_bytes", None, most, 200)
+                limit = "the limit ([ray] log_followed_bytes)"
+                raise RayAnswerTooLarge(f"driver log of Ray job {submission_id!r}", None, most, 200, limit)
     # Whoever asks for it may return it from a task.
     said: str = sanitized(text.decode("utf-8", "replace"))
     return said

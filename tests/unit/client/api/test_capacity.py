@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_ray.client import errors, pacing
-from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of
+from airflow_provider_ray.client.api.capacity import Capacity, Usage, free_of, total_of
 from airflow_provider_ray.client.api.job_spec import JobSpec
+from airflow_provider_ray.client.api.models import Node
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayNotADashboard
@@ -314,3 +315,12 @@ async def test_resources_that_an_xcom_should_not_hold_are_no_capacity(
     fake.nodes[0]["resources_total"] = dict.fromkeys(names, 1.0)
     with pytest.raises(RayNotADashboard, match="reports .* resources; expected at most 1000"):
         await client.capacity()
+
+
+def test_many_nodes_with_resources_of_their_own_are_added_up_in_no_time() -> None:
+    each = [{f"r{number}": 1.0, "CPU": 0.1} for number in range(10**4)]
+    nodes = [Node(node_id="n", state="ALIVE", resources_total=resources) for resources in each]
+    started = time.monotonic()
+    total = total_of(nodes)
+    assert time.monotonic() - started < 1
+    assert (len(total), total["CPU"], total["r7"]) == (10**4 + 1, 1000.0, 1.0)

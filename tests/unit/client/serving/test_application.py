@@ -376,7 +376,7 @@ async def test_behind_tls_the_address_of_serve_must_be_given() -> None:
         (lambda: web.Response(body=b"[" * 100_000), "not JSON"),
         (
             lambda: web.Response(text='"' + "x" * 2000 + '"'),
-            r"has 2002 bytes, at most 1000 .*max_answer_bytes",
+            r"the answer has 2002 bytes, .* is 1000",
         ),
         (lambda: web.Response(status=302, headers={"Location": "/elsewhere"}), "302"),
         (lambda: web.Response(status=422, text='{"detail": "no field"}'), "422: .*no field"),
@@ -405,7 +405,7 @@ async def test_an_answer_in_chunks_is_read_up_to_the_limit(client: RayClient, se
 
     for handler in (endless, bomb):
         secured.deploy("app", "/app", handler)
-        with pytest.raises(RayServeBadAnswer, match=r"the answer has more than 1000000 bytes, at most 1000000 "):
+        with pytest.raises(RayServeBadAnswer, match=r"the answer has more than 1000000 bytes, .* is 1000000"):
             await ServeRoute(client, "app", "/").call(**QUICKLY, max_answer_bytes=1_000_000)
 
 
