@@ -192,10 +192,34 @@ def succeeded(merged: Mapping[str, ClusterResult]) -> list[str]:
 def failure_lines(merged: Mapping[str, ClusterResult], done: Container[str]) -> list[str]:
     """A line for each cluster whose work is not done."""
     return [
-        f"{conn_id}: {error['task']}: {(error['message'].splitlines() or ['no reason given'])[0]}"
+        f"{conn_id}: {error['task']}: {_cause(error['message'])}"
         for conn_id, result in merged.items()
         if conn_id not in done and (error := result["error"])
     ]
+
+
+def report(merged: Mapping[str, ClusterResult]) -> list[str]:
+    """A line for each part of the work, for the log of ``merge``."""
+    parts: list[tuple[str, ShardResult]] = []
+    for conn_id, result in merged.items():
+        parts.append((conn_id, result))
+        parts += [(f"{conn_id} for {part['from']}", part) for part in result["taken_over"]]
+    width = max((len(name) for name, _ in parts), default=0)
+    return [f"{name:{width}}  {part['status']:9}  {_details(part)}" for name, part in parts]
+
+
+def _details(part: ShardResult) -> str:
+    size = f"{part['share']:.1%} of the work ({part['amount']})"
+    if error := part["error"]:
+        return f"{size}; {error['task']}: {_cause(error['message'])}"
+    return size if part["seconds"] is None else f"{size} in {part['seconds']:.1f} s"
+
+
+def _cause(message: str) -> str:
+    """The first line of an error and, for a job that failed, the last one that its driver wrote."""
+    first, *rest = message.splitlines() or ["no reason given"]
+    logged = [line.strip() for line in rest if line.startswith("  ") and line.strip()]
+    return f"{first}: {logged[-1]}" if logged else first
 
 
 def _without_work(status: str, error: Fault | None) -> ClusterResult:

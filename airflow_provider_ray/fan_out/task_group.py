@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from airflow_provider_ray.clusters.selection import Clusters
     from airflow_provider_ray.compat.templates import Resolvable
     from airflow_provider_ray.fan_out.plan import Parameters
+
+log = logging.getLogger(__name__)
 
 # XCom of plan: the clusters that got no work.
 WITHOUT_WORK_KEY = "ray_without_work"
@@ -188,6 +191,8 @@ class _Steps:
         own = self.cluster_tasks.outcomes("on_cluster", planned)
         taken_over = self.cluster_tasks.outcomes("taken_over", replanned or ())
         merged = results.merge(own, taken_over, **without_work)
+        for line in results.report(merged):
+            log.info("%s", line)
         done, wanted = results.succeeded(merged), how_many(policy, len(planned))
         if len(done) < wanted:
             # The failed task keeps its result, for anyone who looks into the failure.
@@ -198,6 +203,8 @@ class _Steps:
 
     def _planned(self, shards: Sequence[Shard]) -> list[PlannedShard]:
         params = get_current_context()["params"]
+        for shard in shards:
+            log.info("%s gets %.1f %% of the work (%d)", shard.conn_id, 100 * shard.share, shard.amount)
         return [
             {
                 "conn_id": shard.conn_id,

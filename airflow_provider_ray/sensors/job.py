@@ -8,7 +8,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.sdk import BaseSensorOperator, PokeReturnValue, RetryPolicy, conf
 
 from airflow_provider_ray.clusters.selection import check_clusters, resolve_one
 from airflow_provider_ray.compat.tasks import fail_sensor, has_checked_before
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_ray.clusters.selection import Clusters
 
 
+ONLY_OTHER_FAULTS = RayRetryPolicy(delay=None)
+
+
 class RayJobSensor(BaseSensorOperator):
     """Wait until a job has succeeded; fail if it failed or was stopped.
 
@@ -45,6 +48,7 @@ class RayJobSensor(BaseSensorOperator):
     :param fetch_logs: write the driver log to the task log; in poke and reschedule mode, only once the job has ended.
         False if another task shows the log already.
     :param poke_interval: longest time between two checks of the job, in seconds or as a ``timedelta``.
+    :param retry_policy: by default, what has become of the job is final, and other faults use up ``retries``.
     :param timeout: time after which the sensor gives up, in seconds or as a ``timedelta``; default a week. Airflow does
         not retry a sensor that timed out.
     :raises RayRequestError: when the cluster rejects the request, or is unavailable for longer than ``[ray]
@@ -71,11 +75,10 @@ class RayJobSensor(BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fetch_logs: bool = True,
         poke_interval: float | timedelta = 10,
+        retry_policy: RetryPolicy | None = ONLY_OTHER_FAULTS,
         **kwargs: Any,
     ) -> None:
-        # What has become of the job is final: by default, another attempt is made only for other faults.
-        kwargs.setdefault("retry_policy", RayRetryPolicy(delay=None))
-        super().__init__(poke_interval=poke_interval, **kwargs)
+        super().__init__(poke_interval=poke_interval, retry_policy=retry_policy, **kwargs)
         check_clusters(conn_id, one=True)
         self.submission_id = submission_id
         self.metadata = metadata

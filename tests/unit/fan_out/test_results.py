@@ -10,7 +10,15 @@ from airflow_provider_ray.client.api.models import JobDetails
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayJobFailed
 from airflow_provider_ray.fan_out.faults import FAULT_KEY, note_fault
 from airflow_provider_ray.fan_out.plan import Shard
-from airflow_provider_ray.fan_out.results import Fault, MappedTasks, ShardResult, failure_lines, merge, succeeded
+from airflow_provider_ray.fan_out.results import (
+    Fault,
+    MappedTasks,
+    ShardResult,
+    failure_lines,
+    merge,
+    report,
+    succeeded,
+)
 
 GROUP = "fan_out.on_cluster"
 
@@ -170,6 +178,20 @@ def test_every_cluster_is_in_the_result() -> None:
     assert failure_lines(merged, ["c1"]) == ["c2: collect: gone", "c4: plan: no answer"]
     merged["c2"]["error"] = failure("")
     assert failure_lines(merged, ["c1"])[0] == "c2: collect: no reason given"
+
+
+def test_the_log_of_merge_tells_what_became_of_each_part_and_why() -> None:
+    lines = ["Ray job 'j' failed", "Ray says: x", "Last lines:", "  Traceback", "  ValueError: boom", "Dashboard: y"]
+    bad = result("FAILED", error=failure("\n".join(lines)))
+    own = [(shard("c1"), GOOD), (shard("c22"), bad)]
+    merged = merge(own, [(shard("c1", taken_over_from="c22"), GOOD)], idle=["c3"], unavailable={})
+    assert report(merged) == [
+        "c1          SUCCEEDED  50.0% of the work (10) in 4.5 s",
+        "c1 for c22  SUCCEEDED  50.0% of the work (10) in 4.5 s",
+        "c22         FAILED     50.0% of the work (10); collect: Ray job 'j' failed: ValueError: boom",
+        "c3          NO_WORK    0.0% of the work (0)",
+    ]
+    assert failure_lines(merged, ["c1"]) == ["c22: collect: Ray job 'j' failed: ValueError: boom"]
 
 
 @pytest.mark.parametrize(("second", "done"), [(GOOD, ["c1", "c2", "c3"]), (BAD, ["c1", "c3"])])
