@@ -213,10 +213,10 @@ def processes(clusters: Sequence[LocalCluster]) -> list[psutil.Process]:
 def processes_with(variable: str, values: Collection[str]) -> list[psutil.Process]:
     """Return all running processes whose environment sets the variable to one of the values."""
     environments = {process: _environment_of(process) for process in psutil.process_iter()}
-    for _ in range(EMPTY_LOOKS):
+    for look in range(EMPTY_LOOKS):
         # Linux briefly shows an empty environment while a process starts its program; for some it stays empty.
         if empty := [process for process, environment in environments.items() if environment == {}]:
-            time.sleep(EMPTY_SECONDS)
+            time.sleep(EMPTY_SECONDS * 2**look)
             environments |= {process: _environment_of(process) for process in empty}
     return [process for process, environment in environments.items() if (environment or {}).get(variable) in values]
 

@@ -97,6 +97,11 @@ SOUND: dict[str, Any] = {
     "/-/routes": {"/app": "app"},
 }
 
+
+async def _call(client: RayClient) -> Any:
+    return (await client.serve.call(f"{client.config.url}/app")).value
+
+
 ROUTES: dict[str, tuple[str, Callable[[RayClient], Awaitable[Any]]]] = {
     "version": ("/api/version", lambda client: client.cluster.version()),
     "authentication": ("/api/authentication_mode", lambda client: client.cluster.authentication_mode()),
@@ -117,7 +122,7 @@ ROUTES: dict[str, tuple[str, Callable[[RayClient], Awaitable[Any]]]] = {
     "applications": ("/api/serve/applications/", lambda client: client.serve.details()),
     "address": ("/api/serve/applications/", lambda client: client.serve.base_url()),
     "routes": ("/-/routes", lambda client: client.serve.routes(client.config.url)),
-    "call": ("/app", lambda client: client.serve.call(f"{client.config.url}/app")),
+    "call": ("/app", _call),
 }
 
 # JSON of every type, as text: much of it is beyond what Python's json writes.

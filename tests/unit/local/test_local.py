@@ -177,6 +177,7 @@ class TestStatus:
         mine = start(started, stand_in("exec sleep 300"), tmp_path, "mine")
         count([mine], 1)
         with FakeDashboard() as fake:
+            fake.session_name = "session_1"
             port = int(fake.url.rpartition(":")[2])
             write_state(
                 tmp_path, replace(mine, session=session, pid=pid or mine.pid, ports=replace(mine.ports, dashboard=port))
