@@ -57,6 +57,7 @@ STOP_GRACE_SECONDS = 1.0  # on top of a limit: a cluster that accepts connection
 
 # Deciding about earlier jobs (jobs/earlier.py)
 EARLIER_JOBS_SECONDS = 10.0  # after which a cluster is passed over if there is another one
+FIRST_SEARCH_SECONDS = 3.0  # likewise, for the search of an attempt that is the first
 
 # The driver log (client/jobs/driver_log.py, client/jobs/log_relay.py, client/api/jobs.py)
 LOG_LINES_PER_SECOND = 1000  # lines: Airflow's UI cannot show more for long

@@ -7,6 +7,7 @@ configuration page show them.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ _DEFAULTS: Mapping[str, Any] = {option: getattr(pacing, name) for option, name i
 
 _INSTALLATION = "installation"
 _INSTALLATION_CHARACTERS = 200
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104
 
 _is_applied = False
 
@@ -58,8 +60,9 @@ def installation() -> str:
     """What the metadata of a job calls the Airflow that submitted it, to tell apart those that share a cluster.
 
     ``[ray] installation``, by default the address of the API server without its scheme: ``[api] base_url``, else
-    ``[core] execution_api_server_url``, else localhost with ``[api] port``. Workers, triggerers and the API server must
-    arrive at the same value; none of them needs the metadata database for it.
+    ``[core] execution_api_server_url``, else localhost with ``[api] port``. Many are at localhost, so a digest
+    of the Fernet key is added there. Workers, triggerers and the API server must arrive at the same value; none of them
+    needs the metadata database for it.
 
     :raises RayConfigError: when the option is too long or has characters that cannot be printed.
     """
@@ -83,7 +86,14 @@ def _address_of_the_api_server() -> str:
     parts = urlsplit(url)
     # Without credentials, which have no business on a cluster.
     host = parts.netloc.rpartition("@")[2]
-    return f"{host}{parts.path}".rstrip("/")[:_INSTALLATION_CHARACTERS]
+    name = f"{host}{parts.path}".rstrip("/")[:_INSTALLATION_CHARACTERS]
+    return f"{name}-{_digest_of_the_key()}" if parts.hostname in _LOCAL_HOSTS else name
+
+
+def _digest_of_the_key() -> str:
+    """Something that the components of one Airflow share and others do not have, and that tells nothing of the key."""
+    key = conf.get("core", "fernet_key", fallback="").encode()
+    return hmac.digest(key or b"none", b"airflow_installation", "sha256").hex()[:8]
 
 
 def _value(option: str, default: float) -> float:

@@ -262,8 +262,9 @@ class Attempt:
     ) -> TaskJob:
         """What to submit, on a cluster that is chosen now."""
         self._answer_for(None, map(earlier.find, earlier.left_behind(None, current)))
-        # A cluster that could not be searched may have a job that nobody remembers.
-        avoided = [*(each for each in earlier.unsearched if each not in current.failed_on), *current.failed_on]
+        # A cluster that could not be searched may have a job of an earlier attempt that nobody remembers.
+        unsearched = () if current.is_first else earlier.unsearched
+        avoided = [*(each for each in unsearched if each not in current.failed_on), *current.failed_on]
         chosen = selection.choose(current.clusters, strategy, self._context, avoided).conn_id
         # A job that may be there, or never arrived, keeps its id.
         again = earlier.resubmission(chosen, current)

@@ -103,6 +103,8 @@ class EarlierJobs:
                 # With nothing to go by, the answer of a task's only cluster is worth a long wait.
                 is_patient = not self._seen and not current.is_first and len(current.clusters) == 1
                 unsearched = self.search(current, is_patient=is_patient)
+                if self._may_miss_a_job(current):
+                    unsearched = self.search(current, is_patient=True)
             elif isinstance(step, GiveUp):
                 raise _fault(step)
             else:
@@ -119,7 +121,9 @@ class EarlierJobs:
         from airflow_provider_ray.client.jobs.search import search
         from airflow_provider_ray.client.sync import run_sync
 
-        budget, within = (None, None) if is_patient else (pacing.HICCUP_SECONDS, pacing.EARLIER_JOBS_SECONDS)
+        # A first attempt hardly ever has predecessors, so it waits for a slow list only briefly.
+        shortly = pacing.FIRST_SEARCH_SECONDS if current.is_first else pacing.EARLIER_JOBS_SECONDS
+        budget, within = (None, None) if is_patient else (pacing.HICCUP_SECONDS, shortly)
         ask = partial(search, metadata=self._stamps, with_session=len(current.clusters) > 1, budget=budget)
         # An earlier attempt, whose jobs are worth the wait, has reached the cluster.
         hooks = [RayHook(conn_id, accepted=is_patient) for conn_id in current.clusters]
@@ -133,6 +137,13 @@ class EarlierJobs:
         self._take_other_connections()
         self._join([_found(conn_id, job) for conn_id, each in found.items() for job in each.jobs], current)
         return self.unsearched
+
+    def _may_miss_a_job(self, current: CurrentAttempt) -> bool:
+        """Whether nothing is known of any job, and a cluster that may be running one rejected the credentials."""
+        from airflow_provider_ray.client.errors import RayAuthError
+
+        is_rejected = any(isinstance(fault, RayAuthError) for fault in self.unsearched.values())
+        return is_rejected and not self._seen and not current.is_first
 
     def session_of(self, conn_id: str) -> str | None:
         """Session of a cluster that was searched, if the task has several connections."""

@@ -32,8 +32,10 @@ def test_the_declared_options_are_those_that_are_read() -> None:
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        ({}, "localhost:8080"),
-        ({"API__PORT": "8181"}, "localhost:8181"),
+        ({"CORE__FERNET_KEY": "a"}, "localhost:8080-0a811a56"),
+        ({"CORE__FERNET_KEY": "b"}, "localhost:8080-0b8d1807"),
+        ({"CORE__FERNET_KEY": "a", "API__PORT": "8181"}, "localhost:8181-0a811a56"),
+        ({"CORE__FERNET_KEY": "a", "API__BASE_URL": "http://127.0.0.1:8080"}, "127.0.0.1:8080-0a811a56"),
         ({"CORE__EXECUTION_API_SERVER_URL": "http://api:8080/execution/"}, "api:8080/execution"),
         (
             {"CORE__EXECUTION_API_SERVER_URL": "http://api:8080", "API__BASE_URL": "https://a.example/prod"},

@@ -20,6 +20,7 @@ from airflow_provider_ray.client import errors, pacing
 from airflow_provider_ray.client.api.job_spec import JobSpec
 from airflow_provider_ray.client.jobs import outcome, submission
 from airflow_provider_ray.client.jobs.submission import NONCE_KEY
+from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.attempt import CurrentJob
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
@@ -345,7 +346,7 @@ def test_stamps_the_task_on_the_job(dashboard: FakeDashboard, attempts: Attempts
     assert attempts.store["ray_job"]["nonce"] == sent["metadata"].pop("airflow_nonce")
     assert sent["metadata"] == {
         "team": "a",
-        "airflow_installation": "localhost:8080",
+        "airflow_installation": options.installation(),
         "airflow_dag_id": "my dag",
         "airflow_run_id": "manual__2026-01-01T00:00:00+00:00",
         "airflow_task_id": "group.submit",

@@ -144,6 +144,26 @@ def test_a_first_attempt_goes_on_without_the_search(clusters: Clusters, attempts
     assert states(clusters["a"]) == ["SUCCEEDED"]
 
 
+def test_a_first_attempt_prefers_its_cluster_even_if_that_cannot_be_searched(
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "FIRST_SEARCH_SECONDS", 0.5)
+    clusters["a"].fail("hang", path="/api/v0/jobs", times=10**6)
+    assert run(attempts, conn_id=["a", "b"])["conn_id"] == "a"
+
+
+def test_credentials_that_are_rejected_for_a_moment_do_not_hide_a_job(
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job on the first cluster is running, and nobody remembers it."""
+    job = leave_active(attempts, clusters["a"], monkeypatch)
+    attempts.store.clear()
+    clusters["a"].jobs[job].outcome = Outcome(ends_after=5.0)
+    clusters["a"].fail(403, times=4)
+    assert run(attempts, 2, conn_id=["a", "b"]) == {"conn_id": "a", "submission_id": job}
+    assert not clusters["b"].jobs
+
+
 def test_a_proxy_that_forbids_the_state_api_hides_no_job(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
