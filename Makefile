@@ -87,7 +87,7 @@ test: setup setup-postgres
 	$(BIN)/python -m dev.coverage_floor
 
 test-rest: setup setup-ray249 setup-postgres setup-browser
-	$(PYTEST) --numprocesses 2 -m full tests/contract tests/ray tests/browser
+	$(PYTEST) --numprocesses 2 -m full tests/unit tests/contract tests/ray tests/browser
 	$(PYTEST) -m full tests/e2e
 
 test-all: test test-rest

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -183,7 +184,7 @@ async def test_a_label_selector(cluster: Cluster, client: RayClient, name: str) 
 async def test_a_request_that_is_too_large_for_the_agent_is_refused(client: RayClient, name: str) -> None:
     too_large = {"entrypoint": "true", "submission_id": name, "metadata": {"note": "x" * 1024 * 1024}}
     with pytest.raises(RayRequestRefused, match="500: "):
-        await client.jobs._http.send("POST", "/api/jobs/", data=json.dumps(too_large).encode())
+        await client.jobs._http.send("POST", "/api/jobs/", data=io.BytesIO(json.dumps(too_large).encode()))
     with pytest.raises(RayNotFound):
         await client.jobs.get(name)
 

@@ -29,7 +29,6 @@ from tests.fake_dashboard import FakeDashboard, Outcome
 from tests.unit.conftest import Attempts, Store, connect
 from tests.unit.deferral import first_event, rebuilt
 
-AT_ONCE = 12
 LATEST = 1.0  # seconds by which a submission arrives late
 LONGEST = 1.2  # seconds of one step of an attempt: some jobs never end
 PACING = {
@@ -360,8 +359,8 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.collect()
 
 
-def play_for(seconds: float) -> None:
-    """Play histories, some at a time, until the time is up; ``RAY_HISTORY_SEED`` repeats a single one."""
+def play_for(seconds: float, at_once: int) -> None:
+    """Play histories, some at the same time, until the time is up; ``RAY_HISTORY_SEED`` repeats a single one."""
     given = os.environ.get("RAY_HISTORY_SEED")
     if given:
         play(int(given))
@@ -375,8 +374,8 @@ def play_for(seconds: float) -> None:
             played += 1
         return played
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        playing = [pool.submit(play_some) for _ in range(AT_ONCE)]
+    with ThreadPoolExecutor(at_once) as pool:
+        playing = [pool.submit(play_some) for _ in range(at_once)]
     log.warning("%s histories", sum(each.result() for each in playing))
 
 
@@ -396,10 +395,10 @@ def play(seed: int) -> None:
 
 
 def test_no_history_leaves_a_job_behind_or_runs_two_at_once(mortal: None) -> None:
-    play_for(20)
+    play_for(10, at_once=4)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_no_history_does_so_in_minutes_either(mortal: None) -> None:
-    play_for(240)
+    play_for(120, at_once=12)

@@ -60,7 +60,7 @@ def test_a_retry_whose_memory_was_wiped_resumes_the_job(
 ) -> None:
     job = leave_active(attempts, clusters["a"], monkeypatch)
     attempts.store.clear()
-    clusters["a"].jobs[job].outcome = Outcome(ends_after=1.0)
+    clusters["a"].jobs[job].outcome = Outcome(ends_after=4.0)
     assert run(attempts, 2, deferrable=deferrable)["submission_id"] == job
     assert attempts.store["ray_job"]["submission_id"] == job
     assert states(clusters["a"]) == ["SUCCEEDED"]
@@ -125,7 +125,7 @@ def test_a_job_that_is_on_one_of_several_clusters_is_found(
 ) -> None:
     job = leave_active(attempts, clusters["a"], monkeypatch)
     attempts.store.clear()
-    clusters["a"].jobs[job].outcome = Outcome(ends_after=1.0)
+    clusters["a"].jobs[job].outcome = Outcome(ends_after=4.0)
     assert run(attempts, 2, conn_id=["b", "a"]) == {"conn_id": "a", "submission_id": job}
     assert not clusters["b"].jobs
 
@@ -169,7 +169,7 @@ def test_a_proxy_that_forbids_the_state_api_hides_no_job(
 ) -> None:
     job = leave_active(attempts, clusters["a"], monkeypatch)
     attempts.store.clear()
-    clusters["a"].jobs[job].outcome = Outcome(ends_after=1.0)
+    clusters["a"].jobs[job].outcome = Outcome(ends_after=4.0)
     clusters["a"].fail(403, path="/api/v0/jobs", times=10**6)
     assert run(attempts, 2)["submission_id"] == job
 
@@ -250,7 +250,7 @@ def same_cluster(clusters: Clusters) -> None:
     clusters["b"].jobs = clusters["a"].jobs
 
 
-@pytest.mark.parametrize("outcome", [Outcome(ends_after=1.0), Outcome()], ids=["active", "has succeeded"])
+@pytest.mark.parametrize("outcome", [Outcome(ends_after=4.0), Outcome()], ids=["active", "has succeeded"])
 def test_a_second_connection_to_the_cluster_of_the_job_finds_it(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
