@@ -103,8 +103,8 @@ class ClusterConfig:
     :param public_url: address of the dashboard for browsers; None means ``url``.
     :param labels: labels that a selector such as ``site=hpc,gpu=true`` matches.
     :param max_jobs: maximum number of concurrent jobs on the cluster; None for no limit.
-    :param job_retention: days after which the records of ended jobs that this package submitted are deleted; None
-        keeps them for ever, as Ray does.
+    :param job_retention: days after which the records of ended jobs that this Airflow submitted are deleted; None
+        keeps them forever, as Ray does.
     """
 
     url: str
@@ -318,7 +318,7 @@ def _seconds(extra: Mapping[str, Any], name: str, default: float) -> float:
     try:
         return seconds(name, float(value) if isinstance(value, str) else value)
     except ValueError as error:
-        # A RayConfigError is one as well, but speaks of a timedelta, which JSON does not have.
+        # A RayConfigError is a ValueError, but this one mentions a timedelta, which JSON does not have.
         raise RayConfigError(name, repr(value), "a number of seconds above 0") from error
 
 

@@ -210,7 +210,7 @@ class _Steps:
 
 
 def _inherited(group: TaskGroup) -> dict[str, Any]:
-    """Default arguments of the Dag and of the groups around, for the tasks of a fan-out.
+    """Default arguments of the Dag and of enclosing groups, for the tasks of a fan-out.
 
     :raises RayConfigError: in a mapped group, since Airflow cannot map tasks over the clusters within it.
     """

@@ -35,7 +35,7 @@ class RayHook(BaseHook):
 
     :param conn_id: a connection of type ``ray``.
     :param accepted: the cluster has accepted the connection's credentials before, for example because it has a job of
-        ours. If it rejects them, they are being rotated: that is sat out for ``[ray] auth_budget`` seconds.
+        ours. If it rejects them now, they are being rotated, and requests are repeated for ``[ray] auth_budget``.
     """
 
     conn_name_attr = "conn_id"

@@ -255,6 +255,6 @@ async def read_log(client: RayClient, submission_id: str) -> str:
             if len(text) > most:
                 limit = "the limit ([ray] log_followed_bytes)"
                 raise RayAnswerTooLarge(f"driver log of Ray job {submission_id!r}", None, most, 200, limit)
-    # Whoever asks for it may return it from a task.
+    # A task may return it as its XCom.
     said: str = sanitized(text.decode("utf-8", "replace"))
     return said
