@@ -281,7 +281,7 @@ def _check_login(login: str | None, password: str | None, given: Mapping[str, An
     """Reject what cannot be sent as HTTP basic authentication, or contradicts it."""
     if not login:
         if password and given.get("cluster_token") not in (None, password):
-            raise RayConfigError("cluster_token", "a value beside the one in the password field", "one token")
+            raise RayConfigError("cluster_token", "another value than the password field", "one token")
         return
     if ":" in login or not login.isprintable():
         raise RayConfigError("login", "a name with a colon or a control character", "the name of a user")

@@ -206,7 +206,10 @@ class RayHook(BaseHook):
         return self.run(lambda client: stop_job(client, submission_id))
 
     def get_logs(self, submission_id: str) -> str:
-        """The driver log so far. Bytes that are not UTF-8 are replaced."""
+        """The driver log so far. Bytes that are not UTF-8 are replaced.
+
+        :raises RayAnswerTooLarge: when it is longer than ``[ray] log_followed_bytes``.
+        """
         from airflow_provider_ray.client.jobs.driver_log import read_log
 
         return self.run(lambda client: read_log(client, submission_id))

@@ -206,7 +206,7 @@ def _show(relay: Relay, line: bytes) -> None:
 
 
 def _visible(line: bytes) -> bytes:
-    """What a terminal shows of a line in the end: a carriage return starts it anew, as progress bars do."""
+    """What a terminal finally shows of a line: a carriage return makes it start over, as in progress bars."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
