@@ -69,7 +69,9 @@ def _options() -> dict[str, Any]:
     return {
         "fault_budget": _option("float", "120.0", "How long to retry transient errors of a cluster, in seconds."),
         "auth_budget": _option(
-            "float", "300.0", "How long to sit out rejected credentials that a cluster accepted before, in seconds."
+            "float",
+            "300.0",
+            "How long to keep trying while a cluster rejects credentials that it accepted before, in seconds.",
         ),
         "answer_timeout": _option(
             "float", "10.0", "Seconds after which a cluster counts as unavailable when several are queried at once."
@@ -149,8 +151,8 @@ def _connection_fields() -> dict[str, Any]:
         ),
         "job_retention": _field(
             "Days to keep records of jobs",
-            "Ray keeps them all, and listing them takes longer with each. After so many days, the triggerer deletes "
-            "those of ended jobs that Airflow submitted. Default: they are kept.",
+            "Ray keeps them all, and listing them takes longer with each. After this many days, the triggerer deletes "
+            "those of ended jobs that this Airflow submitted. Default: they are kept.",
             "number",
             minimum=1,
         ),

@@ -61,10 +61,10 @@ ARG_DRY_RUN = Arg(("--dry-run",), action="store_true", help="Only count the reco
 JOB_COMMANDS = (
     ActionCommand(
         name="clean",
-        help="Delete old records of jobs that have ended, of those that this provider submitted",
+        help="Delete old records of ended jobs that this Airflow submitted",
         description=(
             "Ray keeps the records of all jobs, and a list of them takes longer with each. This deletes the records "
-            "of jobs that this provider submitted and that ended a while ago; their logs stay on the cluster."
+            "of jobs that this Airflow submitted and that ended a while ago; their logs stay on the cluster."
         ),
         func=lazy_load_command(f"{JOBS}.clean_jobs"),
         args=(ARG_OLDER_THAN, ARG_CLEANED, ARG_CLEANED_SELECTOR, ARG_DRY_RUN, ARG_OUTPUT, ARG_VERBOSE),

@@ -53,7 +53,7 @@ def clean_jobs(args: Namespace) -> None:
 def age(text: str) -> float:
     """Seconds of an age such as 7d or 12h.
 
-    :raises RayConfigError: when it is none, or less than an hour, in which a task may still ask for its job.
+    :raises RayConfigError: when it is not an age, or less than an hour, in which a task may still look for its job.
     """
     found = _AGE.fullmatch(text.strip())
     seconds = int(found[1]) * _SECONDS[found[2]] if found else 0.0

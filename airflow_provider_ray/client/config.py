@@ -103,8 +103,8 @@ class ClusterConfig:
     :param public_url: address of the dashboard for browsers; None means ``url``.
     :param labels: labels that a selector such as ``site=hpc,gpu=true`` matches.
     :param max_jobs: maximum number of concurrent jobs on the cluster; None for no limit.
-    :param job_retention: days after which the records of ended jobs that this package submitted are deleted; None
-        keeps them for ever, as Ray does.
+    :param job_retention: days after which the records of ended jobs that this Airflow submitted are deleted; None
+        keeps them forever, as Ray does.
     """
 
     url: str
@@ -281,7 +281,7 @@ def _check_login(login: str | None, password: str | None, given: Mapping[str, An
     """Reject what cannot be sent as HTTP basic authentication, or contradicts it."""
     if not login:
         if password and given.get("cluster_token") not in (None, password):
-            raise RayConfigError("cluster_token", "a value beside the one in the password field", "one token")
+            raise RayConfigError("cluster_token", "another value than the password field", "one token")
         return
     if ":" in login or not login.isprintable():
         raise RayConfigError("login", "a name with a colon or a control character", "the name of a user")
@@ -318,7 +318,7 @@ def _seconds(extra: Mapping[str, Any], name: str, default: float) -> float:
     try:
         return seconds(name, float(value) if isinstance(value, str) else value)
     except ValueError as error:
-        # A RayConfigError is one as well, but speaks of a timedelta, which JSON does not have.
+        # A RayConfigError is a ValueError, but this one mentions a timedelta, which JSON does not have.
         raise RayConfigError(name, repr(value), "a number of seconds above 0") from error
 
 

@@ -15,7 +15,7 @@ async def in_own_thread(function: Callable[[], T]) -> T:
     """Run a blocking function in a thread of its own and return its result.
 
     Unlike the threads of a pool, such as the event loop's own, it can neither wait for others that hang nor take their
-    place, and it does not keep the process from ending. Whoever calls this limits how often it happens.
+    place, and it does not keep the process from ending. Callers have to limit how many of these threads there are.
     """
     return await asyncio.wrap_future(started(function))
 
@@ -23,7 +23,7 @@ async def in_own_thread(function: Callable[[], T]) -> T:
 def started(function: Callable[[], T]) -> Future[T]:
     """The result of a blocking function, to be awaited in any event loop; it has begun in a thread of its own."""
     result: Future[T] = Future()
-    # Set to running, so that nobody who gives up can cancel it for the others.
+    # Set to running, so that a caller that gives up cannot cancel it for the others.
     result.set_running_or_notify_cancel()
 
     def run() -> None:

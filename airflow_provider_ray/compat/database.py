@@ -37,7 +37,7 @@ def connections_of_type(conn_type: str) -> list[str]:
 
 
 # The models below are not documented. Airflow 3.4 keeps XComs and rendered fields for each attempt, in other tables:
-# what cannot be read any more is unknown, with a message in the log. Delete when a plugin can ask Airflow's API from
+# what can no longer be read is unknown, with a message in the log. Delete when a plugin can ask Airflow's API from
 # within the API server.
 
 

@@ -1,6 +1,6 @@
 """Whether this package was tested with the Airflow that it runs in.
 
-What this folder relies on may change with a feature release, so such a release is worth a word in the log. Delete when
+What this folder relies on may change with a feature release, so the log names one that was never tested. Delete when
 the folder is empty.
 """
 

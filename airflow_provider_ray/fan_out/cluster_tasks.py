@@ -120,7 +120,7 @@ class ClusterTasks:
 
 
 def retry_defaults(given: Mapping[str, Any], *, cluster_faults: bool = True) -> dict[str, Any]:
-    """Retries of the tasks of a fan-out, as far as the author has not set them for the Dag or a group around.
+    """Retries of the tasks of a fan-out, unless the author has set them for the Dag or an enclosing group.
 
     Deferred tasks need retries, since Airflow 3.3.2 sometimes fails a deferral by itself; a retry finds its job again.
 

@@ -172,7 +172,7 @@ class Participants:
         return dict(zip(self.capacities, shares, strict=True))
 
     def _check_known(self, weights: Mapping[str, float]) -> None:
-        """Put up with a resource that no healthy cluster has, as long as an unavailable one may have it.
+        """Refuse weights for a resource that no healthy cluster has, as long as an unavailable one may have it.
 
         :raises RayClusterUnavailable: naming the resource and the cluster.
         """

@@ -97,7 +97,7 @@ def ray_fan_out(
         succeeded. The work of a job that failed by itself is not repeated. Without it, and with ``policy="all"``
         written in the Dag file, the tasks of an unavailable cluster are retried; otherwise they fail at once.
     :param allow_same_cluster: accept connections that lead to the same cluster.
-    :param default_args: default arguments of the cluster tasks, on top of those of the Dag and the groups around. An
+    :param default_args: default arguments of the cluster tasks, on top of those of the Dag and enclosing groups. An
         ``on_failure_callback`` is called once for a cluster, by the first of its tasks that fails, and by ``merge``
         only if no other task has failed.
     :param group_id: id of the task group.
@@ -217,7 +217,7 @@ class _Steps:
 
 
 def _inherited(group: TaskGroup) -> dict[str, Any]:
-    """Default arguments of the Dag and of the groups around, for the tasks of a fan-out.
+    """Default arguments of the Dag and of enclosing groups, for the tasks of a fan-out.
 
     :raises RayConfigError: in a mapped group, since Airflow cannot map tasks over the clusters within it.
     """

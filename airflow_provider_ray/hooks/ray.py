@@ -35,7 +35,7 @@ class RayHook(BaseHook):
 
     :param conn_id: a connection of type ``ray``.
     :param accepted: the cluster has accepted the connection's credentials before, for example because it has a job of
-        ours. If it rejects them, they are being rotated: that is sat out for ``[ray] auth_budget`` seconds.
+        ours. If it rejects them now, they are being rotated, and requests are repeated for ``[ray] auth_budget``.
     """
 
     conn_name_attr = "conn_id"
@@ -206,7 +206,10 @@ class RayHook(BaseHook):
         return self.run(lambda client: stop_job(client, submission_id))
 
     def get_logs(self, submission_id: str) -> str:
-        """The driver log so far. Bytes that are not UTF-8 are replaced."""
+        """The driver log so far. Bytes that are not UTF-8 are replaced.
+
+        :raises RayAnswerTooLarge: when it is longer than ``[ray] log_followed_bytes``.
+        """
         from airflow_provider_ray.client.jobs.driver_log import read_log
 
         return self.run(lambda client: read_log(client, submission_id))

@@ -110,7 +110,7 @@ class Attempt:
         # A cluster that an earlier attempt used has accepted the connection's credentials before.
         hook = RayHook(record.conn_id, accepted=earlier.find(record) is not None)
         if record.max_tries != self._ti.max_tries:
-            # The id of a submission from before a clear, but a job of its own: whoever stops that one means no other.
+            # It has the id of a submission from before a clear, but is another job: a stop of the old must not hit it.
             record = replace(record, max_tries=self._ti.max_tries, nonce=memory.new_nonce())
         self._nonce = record.nonce
         return CurrentJob(record, hook, step.status if isinstance(step, Adopt) else None)

@@ -168,12 +168,12 @@ class EarlierJobs:
     def _look(self, patient: TaskJob | None) -> list[SeenJob]:
         """Query all clusters at the same time.
 
-        :param patient: the job whose cluster gets the time that faults are sat out for; the others must answer soon.
+        :param patient: the job whose cluster gets all of ``[ray] fault_budget``; the others must answer soon.
         """
         return self._look_up({job: None if job is patient else pacing.EARLIER_JOBS_SECONDS for job in self._reached})
 
     def _look_up(self, jobs: Mapping[TaskJob, float | None]) -> list[SeenJob]:
-        """Look jobs up on their clusters, within some seconds each; None sits out faults."""
+        """Look jobs up on their clusters, each within some seconds; None means ``[ray] fault_budget``."""
         from airflow_provider_ray.client.clusters.asking import Question, ask_all
         from airflow_provider_ray.client.errors import RayError
         from airflow_provider_ray.client.jobs.submission import look_up
@@ -209,7 +209,7 @@ class EarlierJobs:
         return SeenJob(job=holder, known=answer)
 
     def _take_other_connections(self) -> None:
-        """Look jobs that could not be looked up up again through other connections to the same cluster."""
+        """Look up jobs whose connection failed through other connections to the same cluster."""
         others = {
             each.job: replace(each.job, conn_id=conn_id)
             for each in self._seen

@@ -125,8 +125,8 @@ def log_stopped(
         said = "Ray job %s on %s could not be stopped and may still be running: %s"
         task_log.log(logging.ERROR, said, submission_id, conn_id, result)
     elif result is None and may_arrive:
-        said = "Ray job %s is not on %s, but its submission may still arrive, and nothing would stop it then; %s"
-        task_log.log(logging.ERROR, said, submission_id, conn_id, "the next attempt looks for it")
+        said = "Ray job %s is not on %s, but its submission may still arrive; %s"
+        task_log.log(logging.ERROR, said, submission_id, conn_id, "if it does, it runs until the next attempt stops it")
     else:
         status = result.status if result else "the cluster has no such job"
         task_log.log(logging.INFO, "Asked Ray job %s to stop: %s", submission_id, status)

@@ -111,7 +111,7 @@ class RayClusterSensor(BaseSensorOperator):
 
         room = self._room()
         configs = {conn_id: RayHook(conn_id).get_config() for conn_id in conn_ids}
-        # In reschedule mode, it begins anew with each poke, and the sensor's own timeout is the bound.
+        # In reschedule mode, each poke starts with an empty one, and only the sensor's own timeout ends the wait.
         self._rejections = self._rejections or Rejections()
         self._rejections.accepted.update(accepted)
         answers = run_sync(partial(survey, configs, self._rejections.accepted))

@@ -130,7 +130,7 @@ class RayJobSensor(BaseSensorOperator):
         )
         hook = RayHook(conn_id, accepted=self._accepted)
         outcome = hook.run(looking)
-        # The next poke sits out a rotation of the credentials.
+        # If the credentials are rotated, the next poke waits for the new ones.
         self._accepted = hook.accepted
         return outcome
 

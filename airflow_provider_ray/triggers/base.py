@@ -82,7 +82,7 @@ class RayTrigger(BaseTrigger):
     async def _client(self, conn_id: str, *, accepted: bool) -> AbstractAsyncContextManager[RayClient]:
         """The client that all triggers of this process share for a cluster.
 
-        :param accepted: the cluster has accepted the credentials before, so a rejection is sat out.
+        :param accepted: the cluster has accepted the credentials before, so a rejection is a passing fault.
         """
         from airflow_provider_ray.client.sharing.shared_client import shared_client
 

@@ -1,4 +1,4 @@
-"""What a client shows to a cluster and what it trusts, and how both are replaced when they are rejected.
+"""The credentials of a client and the certificates that it trusts, and how both are replaced when they are rejected.
 
 Tokens and certificates are rotated while jobs run. So rejected credentials are looked up again, in the connection and
 in the files that it names, before anything is concluded from the rejection.
@@ -94,7 +94,7 @@ class Access:
             config = self.config if self._look_up is None else await self._look_up()
             tls, files = await in_own_thread(partial(_read, config))
         except Exception as error:
-            # Whatever a secrets backend raises. A file may be missing for a moment while it is replaced.
+            # A secrets backend may raise anything, and a file may be missing for a moment while it is replaced.
             said = str(error) if isinstance(error, RayError) else type(error).__name__
             self._trouble = f"without success ({said})"
         else:
@@ -102,7 +102,7 @@ class Access:
             if (config, files) != (self.config, self._files):
                 self.config, self.tls, self._files = config, tls, files
                 self.version += 1
-                log.info("The connection to %s has changed; what it holds now is used", config.url)
+                log.info("The connection to %s has changed; using the new values", config.url)
         finally:
             self._renewed_at = monotonic()
 

@@ -101,7 +101,7 @@ class Http:
 
     @property
     def list_timeout(self) -> aiohttp.ClientTimeout:
-        """Limits for a list of jobs, which may take what it takes to begin: callers in a hurry have their own."""
+        """Limits for a list of jobs, which may take long to begin; callers in a hurry have their own limits."""
         config = self._access.config
         return aiohttp.ClientTimeout(
             total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
@@ -297,13 +297,13 @@ class Http:
         return redirection(str(response.url), response.headers.get("Location"), field)
 
     async def _judged(self, fault: RayRequestError, version: int) -> RayRequestError:
-        """The fault, or a passing one if it is about credentials that were accepted before or have been replaced."""
+        """The fault; a passing one if it is about credentials that were accepted before or have been replaced."""
         if not fault.about_credentials:
             return fault
         is_renewed = await self.is_renewed(version)
         if fault.transient or not (is_renewed or self.accepted):
             return fault
-        now = "the connection has changed, and what it holds now is used" if is_renewed else self._access.result
+        now = "the connection has changed, and its new values are used" if is_renewed else self._access.result
         lapsed = RayAuthLapsed.from_message(f"{fault}; {now}")
         lapsed.status, lapsed.has_renewed = fault.status, is_renewed
         return lapsed

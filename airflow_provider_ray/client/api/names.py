@@ -1,4 +1,4 @@
-"""Addresses of host names, looked up so that a name server that hangs delays nobody but the cluster with that name.
+"""Addresses of host names, looked up so that a name server that hangs delays only the clusters with that name.
 
 A look-up blocks a thread for as long as the system's resolver takes, which nothing can cancel. The threads of the event
 loop, which aiohttp uses, are few and shared by everyone in the process: a handful of names that hang would take them
@@ -42,7 +42,7 @@ _lock = Lock()
 
 
 class Resolver(AbstractResolver):
-    """Looks up each name in a thread of its own: one at a time in the process, whoever asks for it.
+    """Looks up each name in a thread of its own, and the same name only once at a time in the whole process.
 
     :param within: seconds after which a look-up counts as failed; its thread is left to end by itself.
     """
@@ -77,7 +77,7 @@ def _looked_up(key: _Key) -> Future[_Addresses]:
         lasts = 0.0
         try:
             found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-            # Those who asked may have given up by now, and must not find the next look-up at its beginning.
+            # Callers that have given up meanwhile find this result the next time, instead of starting over.
             lasts = pacing.NAME_SECONDS
             return found
         finally:

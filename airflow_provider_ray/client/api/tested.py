@@ -6,7 +6,7 @@ import logging
 import re
 
 OLDEST, NEWEST = (2, 49), (2, 60)
-# A cluster may report anything, and each time something else.
+# A cluster may report anything, and something else each time.
 _MOST_WARNINGS = 10
 
 log = logging.getLogger(__name__)

@@ -206,7 +206,7 @@ def _show(relay: Relay, line: bytes) -> None:
 
 
 def _visible(line: bytes) -> bytes:
-    """What a terminal shows of a line in the end: a carriage return starts it anew, as progress bars do."""
+    """What a terminal finally shows of a line: a carriage return makes it start over, as in progress bars."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
@@ -255,6 +255,6 @@ async def read_log(client: RayClient, submission_id: str) -> str:
             if len(text) > most:
                 limit = "the limit ([ray] log_followed_bytes)"
                 raise RayAnswerTooLarge(f"driver log of Ray job {submission_id!r}", None, most, 200, limit)
-    # Whoever asks for it may return it from a task.
+    # A task may return it as its XCom.
     said: str = sanitized(text.decode("utf-8", "replace"))
     return said

@@ -174,7 +174,7 @@ async def look(
 
 
 async def _ended(client: RayClient, job: JobDetails) -> Outcome:
-    """What is said about the job is shown in many places; pip repeats its addresses, with the passwords in them."""
+    """The outcome, without secrets: it is shown in many places, and pip repeats URLs with the passwords in them."""
     log_tail = () if job.status == SUCCEEDED else await last_lines(client, job)
     said = msgspec.structs.replace(job, message=without_secrets(job.message))
     return Outcome(job=said, log_tail=without_secrets(log_tail))

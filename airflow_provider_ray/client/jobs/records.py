@@ -66,7 +66,7 @@ async def clean(client: RayClient, older_than: float, installation: str) -> int:
     while found := [
         job for job in await old_records(client, older_than, installation) if str(job.submission_id) not in seen
     ]:
-        # What is still listed after it was deleted is not deleted again, without end.
+        # A record that is still listed after its deletion must not keep this going forever.
         seen.update(str(job.submission_id) for job in found)
         deleted += await delete_records(client, found)
     return deleted
@@ -76,8 +76,8 @@ async def clean(client: RayClient, older_than: float, installation: str) -> int:
 async def retention(client: RayClient, installation: str) -> AsyncIterator[None]:
     """While the block runs, delete the records that are older than the connection's ``job_retention``, now and then.
 
-    One process does so once an hour for each cluster, for as many records as ``pacing.RECORDS_AT_ONCE``. It delays
-    nobody: when the block ends, it ends, and a fault is left to the next time.
+    Each process does so once an hour per cluster, for at most ``pacing.RECORDS_AT_ONCE`` records. It delays nothing:
+    when the block ends, the deletion ends, and after a fault the next block tries again.
     """
     days = client.config.job_retention
     if days is None or monotonic() - _cleaned_at.get(client.config.url, -inf) < pacing.RETENTION_SECONDS:

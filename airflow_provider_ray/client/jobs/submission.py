@@ -113,7 +113,7 @@ async def find(client: RayClient, submission_id: str, nonce: str) -> JobDetails 
 
 
 async def look_up(client: RayClient, submission_id: str) -> JobDetails | None:
-    """The job with this id, whoever submitted it; None if the cluster definitely has none."""
+    """The job with this id, no matter who submitted it; None if the cluster definitely has none."""
     try:
         return await get_for_certain(client, submission_id, was_there=True)
     except RayNotFound:

@@ -203,7 +203,7 @@ class ServeRoute:
             return None
 
     async def _look_patiently(self) -> _Target | None:
-        """Check once; tolerate a dashboard that does not answer or rejects credentials, but not for ever."""
+        """Check once; tolerate a dashboard that does not answer or rejects credentials, but not forever."""
         try:
             ended = await self._ended_job()
             target = await self._find()
@@ -278,8 +278,8 @@ class ServeRoute:
     async def _is_everywhere(self, target: _Target) -> bool:
         """Whether whatever listens at the address knows the route, on any connection.
 
-        Two clusters on one host with the same Serve port silently share it, connection by connection. That is found
-        out once for all repetitions of a call within a minute.
+        Two clusters on one host with the same Serve port silently share it, connection by connection. One check counts
+        for all repetitions of a call within a minute.
         """
         if monotonic() < self._certain_until:
             return True

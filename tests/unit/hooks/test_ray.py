@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import socket
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from airflow.sdk._shared.secrets_masker import redact
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_ray.client import errors
+from airflow_provider_ray.client.jobs.submission import INSTALLATION_KEY, NONCE_KEY
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.operators.serve import RayServeOperator
 from tests.fake_dashboard import FakeDashboard, Outcome
+from tests.fake_dashboard.state import Job
 from tests.unit.conftest import TaskLog, connect
 
 
@@ -111,6 +114,23 @@ def test_what_authors_write_is_submitted(dashboard: FakeDashboard, tmp_path: Pat
     assert sent["runtime_env"]["pip"] == ["six"]
     assert sent["runtime_env"]["working_dir"].startswith("gcs://airflow_")
     assert (sent["metadata"]["number"], sent["entrypoint_num_cpus"]) == ("1", 0.5)
+
+
+def test_old_records_of_this_airflow_are_deleted(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__RAY__INSTALLATION", "prod")
+    for name, hours, owner in (("old", 3, "prod"), ("young", 1, "prod"), ("foreign", 3, "staging")):
+        body = {"entrypoint": "true", "submission_id": name, "metadata": {NONCE_KEY: "n", INSTALLATION_KEY: owner}}
+        age = hours * 3600.0
+        submitted_ms = int((time.time() - age) * 1000)
+        dashboard.jobs[name] = Job(body, Outcome(), submitted=time.monotonic() - age, submitted_ms=submitted_ms)
+    assert RayHook().delete_old_jobs(timedelta(hours=2)) == 1
+    assert set(dashboard.jobs) == {"young", "foreign"}
+
+
+@pytest.mark.parametrize("age", [timedelta(minutes=59), 7200, None])
+def test_an_age_of_records_that_cannot_work(age: Any) -> None:
+    with pytest.raises(errors.RayConfigError, match="older_than: got .*; expected a timedelta of at least an hour"):
+        RayHook().delete_old_jobs(age)
 
 
 def test_capacity(dashboard: FakeDashboard) -> None:
