@@ -75,7 +75,10 @@ _VARIABLE = re.compile(r"\$\{?\w+\}?|\*+")
 _IDENTIFIER = re.compile(r"[A-Za-z]+([-_./: ]([A-Za-z]+(\d{1,3}[A-Za-z]*)?|\d{1,3}[A-Za-z]*)?)*")
 _RANDOM_LENGTH = 12
 # Headers that say what is sent, or who sends it.
-_ABOUT_CONTENT = re.compile(r"accept(-.*)?|content-.*|user-agent|host|cache-control|connection|origin", re.IGNORECASE)
+_ABOUT_CONTENT = re.compile(
+    r"accept(-.*)?|content-.*|transfer-encoding|user-agent|host|cache-control|connection|origin|x-request-timeout-seconds",
+    re.IGNORECASE,
+)
 _SCHEME = re.compile(r"\w+\s+(\S.*)")
 
 # Each of these takes time in proportion to the text, whatever stands in it: Ray's messages are searched as well.
