@@ -54,7 +54,7 @@ ARG_CLEANED = Arg(
 )
 ARG_CLEANED_SELECTOR = Arg(("--selector",), help="Clusters to delete records from, by label, such as site=hpc,gpu=true")
 ARG_OLDER_THAN = Arg(
-    ("--older-than",), required=True, metavar="AGE", help="Age since the end of the job, such as 7d or 12h; at least 1h"
+    ("--older-than",), required=True, metavar="AGE", help="Age since the end of the job, such as 7d or 36h; at least 1d"
 )
 ARG_DRY_RUN = Arg(("--dry-run",), action="store_true", help="Only count the records that would be deleted")
 

@@ -51,14 +51,14 @@ def clean_jobs(args: Namespace) -> None:
 
 
 def age(text: str) -> float:
-    """Seconds of an age such as 7d or 12h.
+    """Seconds of an age such as 7d or 36h.
 
-    :raises RayConfigError: when it is not an age, or less than an hour, in which a task may still look for its job.
+    :raises RayConfigError: when it is not an age, or less than a day, in which a task may still look for its job.
     """
     found = _AGE.fullmatch(text.strip())
     seconds = int(found[1]) * _SECONDS[found[2]] if found else 0.0
-    if not seconds:
-        raise RayConfigError("--older-than", repr(text), "days or hours such as 7d or 12h, at least 1h")
+    if seconds < _SECONDS["d"]:
+        raise RayConfigError("--older-than", repr(text), "days or hours such as 7d or 36h, at least 1d")
     return seconds
 
 

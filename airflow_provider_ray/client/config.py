@@ -234,7 +234,7 @@ def _url(name: str, address: str, port: int | None, default_port: int | None = N
             f"an address with the scheme {parts.scheme!r}",
             "http://host:port or https://host:port of the dashboard (Jobs API), not a ray:// or GCS address",
         )
-    if not _HOSTNAME.fullmatch(parts.host or ""):
+    if not _is_hostname(parts):
         raise RayConfigError(name, f"the host name {parts.host!r}", "scheme://host:port/prefix")
     if parts.raw_query_string or parts.raw_fragment:
         raise RayConfigError(name, "an address with a query or fragment", "scheme://host:port/prefix")
@@ -243,6 +243,15 @@ def _url(name: str, address: str, port: int | None, default_port: int | None = N
         raise RayConfigError(name, f"port {own} in the address and {port} in the port field", "one port")
     number = own or port or default_port
     return f"{parts.scheme}://{parts.host_subcomponent}{f':{number}' if number else ''}{parts.raw_path.rstrip('/')}"
+
+
+def _is_hostname(parts: URL) -> bool:
+    """Also that no label is empty or has more than 63 characters, for which the look-up has no proper error."""
+    try:
+        (parts.raw_host or "").encode("idna")
+    except UnicodeError:
+        return False
+    return bool(_HOSTNAME.fullmatch(parts.host or ""))
 
 
 def _parts(name: str, address: str) -> URL:

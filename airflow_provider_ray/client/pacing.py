@@ -88,7 +88,7 @@ UNSEEN_SECONDS = 60.0  # after which a submitted job that no list shows no longe
 PACKAGE_SECONDS = 240.0  # between two requests for a waiting job's package, which Ray forgets after ten minutes
 
 # Old records of jobs (client/jobs/records.py)
-RETENTION_SECONDS = 3600.0  # between two times that a process deletes them: the list that it takes is expensive
+RETENTION_SECONDS = 3600.0  # before a process deletes them, again and again: the list that it takes is expensive
 RECORDS_AT_ONCE = 1000  # records that are deleted then, about 5 ms each
 
 # Waiting for Serve (client/serving, client/sharing/shared_serve.py, hooks/ray.py, fan_out/cluster_tasks.py)

@@ -83,7 +83,7 @@ def _address_of_the_api_server() -> str:
         or conf.get("core", "execution_api_server_url", fallback=None)
         or f"http://localhost:{conf.get('api', 'port', fallback='8080')}"
     )
-    parts = urlsplit(url)
+    parts = urlsplit(url if "//" in url else f"//{url}")
     # Without credentials, which have no business on a cluster.
     host = parts.netloc.rpartition("@")[2]
     name = f"{host}{parts.path}".rstrip("/")[:_INSTALLATION_CHARACTERS]

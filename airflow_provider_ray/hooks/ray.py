@@ -219,15 +219,15 @@ class RayHook(BaseHook):
 
         Ray keeps all records, and a list of jobs takes longer with each. The logs stay on the cluster.
 
-        :param older_than: time since the end of a job, at least an hour.
+        :param older_than: time since the end of a job, at least a day.
         :raises RayRequestError: when the cluster refuses, or is unavailable for longer than ``[ray] fault_budget``.
-        :raises RayConfigError: when it is less than an hour, in which a task may still ask for its job.
+        :raises RayConfigError: when it is less than a day, in which a task may still ask for its job.
         """
         from airflow_provider_ray.client.errors import RayConfigError
         from airflow_provider_ray.client.jobs.records import clean
 
-        if not isinstance(older_than, timedelta) or older_than < timedelta(hours=1):
-            raise RayConfigError("older_than", repr(older_than), "a timedelta of at least an hour")
+        if not isinstance(older_than, timedelta) or older_than < timedelta(days=1):
+            raise RayConfigError("older_than", repr(older_than), "a timedelta of at least a day")
         return self.run(lambda client: clean(client, older_than.total_seconds(), options.installation()))
 
     def list_applications(self) -> list[Application]:

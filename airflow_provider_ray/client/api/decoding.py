@@ -7,6 +7,7 @@ the user of a cluster can put into a job's runtime_env or metadata. They must no
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, get_origin
 
 import msgspec
@@ -16,6 +17,9 @@ from airflow_provider_ray.client import pacing
 T = TypeVar("T")
 
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?Infinity|NaN', re.DOTALL)
+# As much as ends within no string and no number.
+_WHOLE_TOKENS = re.compile(rb'(?:[^",]*+(?:,|"[^"\\]*+(?:\\.[^"\\]*+)*+"))*+', re.DOTALL)
+_MAY_BE_ODD = re.compile(rb"NaN|Infinity|\\u[0dD]")
 # What is escaped in a string; a pair of surrogates is one character, half of a pair is none.
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F]..|u0000|.)", re.DOTALL)
 # Where one record of a list ends and the next one begins. Within a string, a quotation mark has a backslash before it.
@@ -50,21 +54,45 @@ def decoded(text: bytes, answer: type[T]) -> T:
 
 def decoded_rows(text: bytes, answer: type[T]) -> T:
     """The same for a list of the state API, which is three levels down in its answer."""
-    kind: Any = answer if len(text) <= pacing.DECODED_AT_ONCE_BYTES else msgspec.Raw
-    rows = _at_once(text, _Rows[kind]).data.result.result
-    found: T = decoded(bytes(rows), answer) if isinstance(rows, msgspec.Raw) else rows
-    return found
+    if len(text) <= pacing.DECODED_AT_ONCE_BYTES:
+        at_once: T = _at_once(text, _Rows[answer]).data.result.result  # type: ignore[valid-type]
+        return at_once
+    return decoded(bytes(_as_written(text, _Rows[msgspec.Raw]).data.result.result), answer)
 
 
 def _at_once(text: bytes, answer: Any) -> Any:
-    if rb"\u0000" not in text:
-        try:
-            return msgspec.json.decode(text, type=answer)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            pass
-    return msgspec.json.decode(_TOKEN.sub(_as_json, text), type=answer)
+    return _as_written(_cleaned(text) if rb"\u0000" in text else text, answer)
+
+
+def _as_written(text: bytes | bytearray, answer: Any) -> Any:
+    """Decode what may be no JSON; NUL stays as it is."""
+    try:
+        return msgspec.json.decode(text, type=answer)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.json.decode(_cleaned(text), type=answer)
+
+
+def _cleaned(text: bytes | bytearray) -> bytearray:
+    """The same as JSON and without NUL."""
+    clean = bytearray()
+    for window in _windows(text):
+        clean += _TOKEN.sub(_as_json, window) if _MAY_BE_ODD.search(window) else window
+    return clean
+
+
+def _windows(text: bytes | bytearray) -> Iterator[bytes]:
+    """The text in pieces, because replacing takes memory for each string; none ends within a string or a number."""
+    start, size = 0, pacing.DECODED_AT_ONCE_BYTES
+    while start < len(text):
+        window = _WHOLE_TOKENS.match(text, start, start + size)
+        end = window.end() if window and start + size < len(text) else len(text)
+        if end > start:
+            yield bytes(text[start:end])
+            start, size = end, pacing.DECODED_AT_ONCE_BYTES
+        else:
+            size *= 2
 
 
 def _as_json(token: re.Match[bytes]) -> bytes:

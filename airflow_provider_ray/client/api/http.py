@@ -27,6 +27,7 @@ from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.addresses import redirection
 from airflow_provider_ray.client.api.decoding import decoded, decoded_rows
 from airflow_provider_ray.client.api.names import Resolver
+from airflow_provider_ray.client.credentials import HIDDEN, header_secrets, without_secrets
 from airflow_provider_ray.client.errors import (
     RayAnswerTooLarge,
     RayAuthError,
@@ -333,8 +334,10 @@ async def read_reason(response: aiohttp.ClientResponse) -> str:
                 text += piece
                 if len(text) > ERROR_TEXT_LIMIT:
                     break
-    # It becomes part of an error, and that of an event or a log.
-    said: str = sanitized(text.decode("utf-8", "replace"))
+    # It becomes part of an error, and that of an event or a log. Some gateways repeat the request.
+    said: str = without_secrets(sanitized(text.decode("utf-8", "replace")))
+    for secret in sorted(header_secrets(response.request_info.headers), key=len, reverse=True):
+        said = said.replace(secret, HIDDEN)
     return said
 
 

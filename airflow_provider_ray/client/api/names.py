@@ -63,6 +63,8 @@ class Resolver(AbstractResolver):
         except TimeoutError as error:
             reason = f"no answer from the name server within {self._within:g} s"
             raise socket.gaierror(socket.EAI_AGAIN, reason) from error
+        except UnicodeError as error:
+            raise socket.gaierror(socket.EAI_NONAME, f"not a host name ({error})") from error
         return [_result(host, *each) for each in found]
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_ray.client.credentials import without_secrets
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.values import plain, strings, utf8
 
@@ -54,7 +55,7 @@ def read_runtime_env(given: Any) -> dict[str, Any]:
     for name in ("py_modules", "java_jars"):
         if local := [path for path in _listed(f"runtime_env[{name!r}]", env.get(name)) if "://" not in path]:
             hint = "URIs, because the cluster cannot see this path; local code goes into working_dir"
-            raise RayConfigError(f"runtime_env[{name!r}]", f"local {local}", hint)
+            raise RayConfigError(f"runtime_env[{name!r}]", f"local {without_secrets(local)}", hint)
     _check_packages(env)
     return env
 
@@ -103,7 +104,7 @@ def _listed(field: str, given: Any) -> list[str]:
     if given is None:
         return []
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        raise RayConfigError(field, repr(given)[:200], "a list of strings")
+        raise RayConfigError(field, repr(without_secrets(given))[:200], "a list of strings")
     return given
 
 
@@ -131,7 +132,10 @@ def _conda_file(field: str, path: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(_text(field, path, expected))
     except yaml.YAMLError as error:
-        raise RayConfigError(field, f"{path!r}, which is not YAML ({str(error)[:200]})", expected) from error
+        # The error quotes the file, which may hold the token of a channel.
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1})" if mark else ""
+        raise RayConfigError(field, f"{path!r}, which is not YAML{place}", expected) from None
     if not isinstance(content, dict):
         raise RayConfigError(field, f"{path!r}, which holds a {type(content).__name__}", "a conda file with a mapping")
     environment: dict[str, Any] = plain(field, content)
@@ -150,8 +154,9 @@ def _check_packages(env: Mapping[str, Any]) -> None:
         for entry in _entries(env.get(name)):
             if path := _path_of_this_host(entry):
                 hint = "ship the file in working_dir, where it is ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/<path>"
-                expected = f"packages, URLs or absolute paths on the cluster, which cannot see {path!r}; {hint}"
-                raise RayConfigError(f"runtime_env[{name!r}]", repr(entry), expected)
+                unseen = repr(without_secrets(path))
+                expected = f"packages, URLs or absolute paths on the cluster, which cannot see {unseen}; {hint}"
+                raise RayConfigError(f"runtime_env[{name!r}]", repr(without_secrets(entry)), expected)
 
 
 def _entries(given: Any) -> Iterator[str]:

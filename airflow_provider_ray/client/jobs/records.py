@@ -76,28 +76,43 @@ async def clean(client: RayClient, older_than: float, installation: str) -> int:
 async def retention(client: RayClient, installation: str) -> AsyncIterator[None]:
     """While the block runs, delete the records that are older than the connection's ``job_retention``, now and then.
 
-    Each process does so once an hour per cluster, for at most ``pacing.RECORDS_AT_ONCE`` records. It delays nothing:
-    when the block ends, the deletion ends, and after a fault the next block tries again.
+    Each process does so once an hour per cluster, for at most ``pacing.RECORDS_AT_ONCE`` records. The first hour begins
+    with the first block: a process that was not running for days must see what became of its jobs before their records
+    are deleted. It delays nothing: when the block ends, the deletion ends, and after a fault the next block tries again.
     """
     days = client.config.job_retention
-    if days is None or monotonic() - _cleaned_at.get(client.config.url, -inf) < pacing.RETENTION_SECONDS:
+    if days is None:
         yield
         return
-    _cleaned_at[client.config.url] = monotonic()
-    cleaning = asyncio.create_task(_clean_some(client, days, installation))
+    cleaning = asyncio.create_task(_clean_now_and_then(client, days, installation))
     try:
         yield
     finally:
-        if not cleaning.done():
-            del _cleaned_at[client.config.url]
-            cleaning.cancel()
+        cleaning.cancel()
         (fault,) = await asyncio.gather(cleaning, return_exceptions=True)
         if isinstance(fault, Exception):
             log.error("Old records of jobs cannot be deleted", exc_info=fault)
 
 
-# When this process began to delete records, by address (monotonic).
+# When this process began to delete records, or waited for the first time, by address (monotonic).
 _cleaned_at: dict[str, float] = {}
+
+
+async def _clean_now_and_then(client: RayClient, days: float, installation: str) -> None:
+    url = client.config.url  # it may change while this runs
+    _cleaned_at.setdefault(url, monotonic())
+    while True:
+        pause = _cleaned_at[url] + pacing.RETENTION_SECONDS - monotonic()
+        if pause > 0:
+            # Another wait may be the first to begin after that.
+            await asyncio.sleep(pause)
+            continue
+        _cleaned_at[url] = monotonic()
+        try:
+            await _clean_some(client, days, installation)
+        except asyncio.CancelledError:
+            _cleaned_at[url] = -inf
+            raise
 
 
 async def _clean_some(client: RayClient, days: float, installation: str) -> None:

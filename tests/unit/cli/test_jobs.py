@@ -61,7 +61,7 @@ def test_old_records_are_deleted(
     assert set(hpc.jobs) == {"j1", "j2"}
 
 
-@pytest.mark.parametrize("age", ["", "7", "0d", "0h", "30m", "-1d", "1.5d", "d", "a week"])
+@pytest.mark.parametrize("age", ["", "7", "0d", "0h", "23h", "30m", "-1d", "1.5d", "d", "a week"])
 def test_an_age_that_is_none_is_refused(hpc: FakeDashboard, capsys: pytest.CaptureFixture[str], age: str) -> None:
     with pytest.raises(SystemExit, match="--older-than.*such as 7d"):
         clean(capsys, f"--older-than={age}", "--conn-id", "hpc")

@@ -41,6 +41,18 @@ ORDINARY = {
     "SECRET": "1e-5",
     "PLACE": "anywhere",
     "COMMIT": "0123456789abcdef0123456789abcdef01234567",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/var/run/secrets/gcp/key.json",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/8fKq0Z3mBv7XhT2yWn5L",
+    "STOP_TOKEN_TEXT": "false",
+    "SEP_TOKEN": "assistant",
+    "MAX_TOKEN": "1000000",
+    "PASSWORD": "12345",
+    "DB_PASSWORD_2": "password",
+    "SECRET_REGION_2": "eu-west-1",
+    "API_KEY_HEADER": "X-Api-Key-2",
+    "ODBC_DSN": "warehouse_1",
+    "WEBHOOK_URL": "https://hooks.example:8443/",
+    "WEBHOOK_TIMEOUT": "30000000",
 }
 SECRET = {
     "API_TOKEN": "t0ken-of-an-api",
@@ -55,6 +67,29 @@ SECRET = {
     "OAUTH_TOKEN": "eyJhbGciOi.eyJzdWIiOiIx.SflKxwRJ",
     "SLACK_AUTHORIZATION": "xoxb-123456789012-abc",
 }
+# What is called a secret is one, even if it looks like a path, a version, a region, a number, a word or an address.
+SECRET_THAT_LOOKS_ORDINARY = [
+    ("AWS_SECRET_ACCESS_KEY", "/8fKq0Z3mBv7XhT2yWn5LpQ9rSd1uEc4gJa6oIk0"),
+    ("API_TOKEN", "/v8hq2+Jk3l9Zx7cVbN1mQ=="),
+    ("API_KEY_PROD", "/v8hq2/Jk3l9Zx7cVbN1mQ"),
+    ("FERNET_KEY", "/v8hq2_Jk3l9Zx7cVbN1mQ="),
+    ("ZOHO_TOKEN", "1000.8cb99dxxxxxxxxxxxxx9be93.9b8xxxxxxxxxxxxxxxf"),
+    ("DB_PASSWORD", "correct-horse-battery-9"),
+    ("DB_PASSWORD", "8374927465019283"),
+    ("DB_PASSWORD", "2026-11-28"),
+    ("DB_PASSWORD", "hunterx"),
+    ("DB_PASSWORD", "Sommer@2026.Berlin"),
+    ("DB_PASSWORD", "C:\\horse"),
+    ("DB_PASSWORD", "$ecret12"),
+    ("DB_PASSWORD", "<8fKq0Z3m!>"),
+    ("DB_PASSWORD", "ftp://horse/battery"),
+    ("PGPASSWORD", "correct-horse"),
+    ("clientSecretValue", "correct-horse"),
+    ("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T000/B000/XXXXsecretXXXX"),
+    ("TEAMS_WEBHOOK", "https://example.webhook.office.com/webhookb2/secret"),
+    ("SENTRY_DSN", "https://0123456789abcdef@o1.ingest.sentry.io/1"),
+    ("STORAGE_CONNECTION_STRING", "Endpoint=sb://bus.example/;SharedAccessKeyName=root"),
+]
 
 
 @pytest.mark.parametrize(("name", "value"), ORDINARY.items())
@@ -63,9 +98,25 @@ def test_an_ordinary_value_is_no_secret_whatever_its_name(name: str, value: str)
     assert find_secrets({"env_vars": {name: value}}) == set()
 
 
-@pytest.mark.parametrize(("name", "value"), SECRET.items())
+@pytest.mark.parametrize(("name", "value"), [*SECRET.items(), *SECRET_THAT_LOOKS_ORDINARY])
 def test_a_secret_is_one(name: str, value: str) -> None:
-    assert find_secrets({"env_vars": {name: value}}) == {value}
+    assert value in find_secrets({"env_vars": {name: value}})
+    assert without_secrets({"env_vars": {name: value}}) == {"env_vars": {name: "***"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [each for each in SECRET_THAT_LOOKS_ORDINARY if not set("&;,#=$<") & set(each[1])]
+)
+def test_a_secret_is_one_in_a_command_as_well(name: str, value: str) -> None:
+    for command in (f"{name}={value} python a.py", f"python a.py --{name} {value}", f"env '{name}={value}' x"):
+        assert value in find_secrets({"entrypoint": command})
+        assert without_secrets(command) == command.replace(value, "***")
+
+
+def test_a_secret_may_be_a_number() -> None:
+    given = {"password": 8374927465019283, "max_tokens": 1_000_000, "token": True, "secret": 1}
+    assert find_secrets({"parameters": given}) == {"8374927465019283"}
+    assert without_secrets(given) == {**given, "password": "***"}
 
 
 IN_TEXT: list[tuple[Any, str, str]] = [
@@ -136,6 +187,27 @@ def test_a_secret_is_found_decoded_and_line_by_line() -> None:
 def test_names_that_an_administrator_calls_sensitive_are_believed() -> None:
     given = {"LICENCE_NUMBER": "abcdefgh", "LICENCE_KIND": "false"}
     assert find_secrets(given, ["licence"]) == {"abcdefgh"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "8374927465019283",
+        "83749",
+        "/v8hq2Jk3l9Zx7cVbN1mQ",
+        "1000.8cb99dabc.9b8xxx",
+        "correct-horse-battery-9",
+        "hunterx",
+    ],
+)
+def test_every_value_of_a_header_is_masked_with_and_without_its_scheme(value: str) -> None:
+    assert header_secrets({"X-API-Key": value}) == {value}
+    for scheme in ("Bearer", "Token"):
+        assert header_secrets({"Authorization": f"{scheme} {value}"}) == {f"{scheme} {value}", value}
+
+
+def test_headers_about_the_content_are_not_masked() -> None:
+    assert header_secrets({"Content-Type": "application/json", "accept": "text/plain", "User-Agent": "a/1"}) == set()
 
 
 def test_headers_are_masked_unless_they_are_words() -> None:

@@ -42,6 +42,14 @@ def test_submits_follows_and_stops_jobs(dashboard: FakeDashboard) -> None:
         hook.get_job("unknown")
 
 
+def test_old_records_are_those_of_a_day_at_least(dashboard: FakeDashboard) -> None:
+    RayHook().submit_job("true", submission_id="young")
+    assert RayHook().delete_old_jobs(timedelta(days=1)) == 0
+    for given in (timedelta(hours=23), timedelta(0), 86_400):
+        with pytest.raises(errors.RayConfigError, match="older_than: got .*at least a day"):
+            RayHook().delete_old_jobs(given)  # type: ignore[arg-type]
+
+
 def test_what_it_returns_can_be_returned_from_a_task(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     dashboard.deploy("demo", "/demo", {})
     job = RayHook().get_job(RayHook().submit_job("true", metadata={"team": "a"}))

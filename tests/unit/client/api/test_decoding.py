@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -67,6 +68,44 @@ def test_pieces_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch, separators:
     rows = b'{"result": true, "data": {"result": {"total": 300, "result": %s, "more": [{}, {"a": 1}]}}}' % text
     assert decoded_rows(rows, list[JobDetails]) == whole
     assert not any("\0" in (job.message or "") or "\ud83d" in (job.message or "") for job in whole)
+
+
+class Answer(msgspec.Struct):
+    applications: list[JobDetails]
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 500, 5000])
+def test_an_answer_that_is_no_list_is_cleaned_piece_by_piece(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    text = json.dumps({"applications": odd_records(), "numbers": [float("nan"), float("-inf"), 1] * 300}).encode()
+    monkeypatch.setattr(pacing, "DECODED_AT_ONCE_BYTES", 10 * MIB)
+    whole = decoded(text, Answer)
+    monkeypatch.setattr(pacing, "DECODED_AT_ONCE_BYTES", size)
+    assert decoded(text, Answer) == whole
+    assert len(whole.applications) == 300
+    assert not any("\0" in (job.message or "") for job in whole.applications)
+
+
+@pytest.mark.parametrize("odd", ["\0", "\ud83d", float("nan")], ids=["NUL", "half a pair", "NaN"])
+@pytest.mark.parametrize("place", ["list", "rows", "object"])
+def test_what_json_alone_reads_takes_little_memory(monkeypatch: pytest.MonkeyPatch, odd: object, place: str) -> None:
+    monkeypatch.setattr(pacing, "DECODED_AT_ONCE_BYTES", 10_000)
+    jobs = [record(number, metadata={"a": "b"}, runtime_env={"c": "\\"}) for number in range(6000)]
+
+    def peak() -> int:
+        text = json.dumps({"data": {"result": {"result": jobs}}} if place == "rows" else jobs).encode()
+        tracemalloc.start()
+        try:
+            if place == "rows":
+                assert len(decoded_rows(text, list[JobDetails])) == len(jobs)
+            else:
+                assert len(decoded(text, list[JobDetails] if place == "list" else tuple[JobDetails, ...])) == len(jobs)
+            return tracemalloc.get_traced_memory()[1] // len(text)
+        finally:
+            tracemalloc.stop()
+
+    usual = peak()
+    jobs[3000]["runtime_env"] = {"c": odd}
+    assert peak() <= usual + 4
 
 
 def test_an_error_in_a_piece_says_where_it_is_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

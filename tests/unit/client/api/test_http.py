@@ -23,6 +23,7 @@ from airflow_provider_ray.client.errors import (
     RayAuthError,
     RayClusterUnavailable,
     RayConfigError,
+    RayError,
     RayNotADashboard,
     RayNotFound,
     RayRequestError,
@@ -344,6 +345,20 @@ async def test_no_secret_in_errors_and_logs(
             said += [repr(client), repr(config), repr(spec)]
     for secret in ("wr0ng-token", "k3y", "env-s3cret"):
         assert not any(secret in text for text in [*said, caplog.text])
+
+
+@pytest.mark.parametrize("status", [400, 401, 500, 503])
+async def test_what_a_gateway_repeats_of_the_credentials_is_hidden(fake: FakeDashboard, status: int) -> None:
+    secrets = {"X-Key": "1000.22", "X-Own": "own-secret"}
+    config = ClusterConfig(url=fake.url, token="justletters", auth_headers=secrets)
+    said = "for user=a password=hunter2x got Authorization: Bearer justletters, X-Key: 1000.22, X-Own: own-secret"
+    fake.fail(status, text=said, times=9)
+    sent = {**secrets, "Authorization": "Bearer justletters"}
+    async with RayClient(config) as client:
+        for ask in (client.cluster.version(), client.serve.call(f"{fake.url}/app", headers=sent)):
+            with pytest.raises(RayError, match="for user=a password=") as caught:
+                await ask
+            assert not any(secret in str(caught.value) for secret in ("justletters", "hunter2x", *secrets.values()))
 
 
 async def test_the_client_is_used_inside_its_block_only(fake: FakeDashboard) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from airflow_provider_ray.client.api import names
 from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.clusters.asking import Question, ask_all
 from airflow_provider_ray.client.clusters.survey import survey
 from airflow_provider_ray.client.config import ClusterConfig
-from airflow_provider_ray.client.errors import RayClusterUnavailable
+from airflow_provider_ray.client.errors import RayClusterUnavailable, RayError
 from tests.fake_dashboard import FakeDashboard
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +54,18 @@ def cluster(host: str, fake: FakeDashboard, **fields: Any) -> ClusterConfig:
 async def version(config: ClusterConfig) -> str:
     async with RayClient(config) as client:
         return (await client.cluster.version()).ray_version
+
+
+@pytest.mark.parametrize("host", ["ray..example", "a" * 64 + ".example"])
+async def test_a_name_that_cannot_be_one_is_an_error_of_that_cluster_alone(fake: FakeDashboard, host: str) -> None:
+    asked = [
+        Question(RayClient(cluster(each, fake)), lambda client: client.cluster.version())
+        for each in (host, "localhost")
+    ]
+    bad, good = await ask_all(asked)
+    assert isinstance(bad, RayClusterUnavailable)
+    assert "not a host name" in str(bad)
+    assert not isinstance(good, RayError)
 
 
 async def test_names_that_hang_delay_neither_other_clusters_nor_the_event_loops_threads(

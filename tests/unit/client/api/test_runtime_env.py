@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_what_arrives(given: dict[str, Any], sent: dict[str, Any] | None) -> Non
         ({"uv": {"packages": "missing.txt"}}, "runtime_env['uv']['packages']", "No such file"),
         ({"conda": "missing.yaml"}, "runtime_env['conda']", "No such file"),
         ({"conda": "requirements.yml"}, "runtime_env['conda']", "which holds a str"),
-        ({"conda": "broken.yml"}, "runtime_env['conda']", "which is not YAML"),
+        ({"conda": "broken.yml"}, "runtime_env['conda']", "'broken.yml', which is not YAML (line 1)"),
         ({"pip": ["six", "-r more.txt"]}, "runtime_env['pip']", "'-r more.txt'"),
         ({"pip": ["-rmore.txt"]}, "runtime_env['pip']", "'-rmore.txt'"),
         ({"pip": ["--constraint=c.txt"]}, "runtime_env['pip']", "'--constraint=c.txt'"),
@@ -102,6 +103,26 @@ def test_what_the_cluster_could_not_use(worker: Path, given: Any, field: str, go
     assert caught.value.field == field
     assert got in caught.value.got
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"conda": "private.yml"},
+        {"pip": ["-e ./lib --index-url https://ci:very-private@pypi.example/simple"]},
+        {"pip": ["-r more.txt?token=very-private"]},
+        {"pip": "private.txt"},
+        {"py_modules": "https://ci:very-private@example.com/a.zip"},
+        {"java_jars": ["lib?token=very-private"]},
+    ],
+    ids=str,
+)
+def test_an_error_repeats_no_credentials(worker: Path, given: Any) -> None:
+    (worker / "private.yml").write_text("channels: [https://ci:very-private@conda.example/t/very-private/main, [\n")
+    (worker / "private.txt").write_text("six\n-r more.txt --extra-index-url https://ci:very-private@pypi.example\n")
+    with pytest.raises(RayConfigError) as caught:
+        prepared(given)
+    assert "very-private" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(

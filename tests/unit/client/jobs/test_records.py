@@ -91,7 +91,9 @@ def never_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_retention_deletes_now_and_then(jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "RECORDS_AT_ONCE", 2)
-    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client:
+    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr(pacing, "RETENTION_SECONDS", 1.0)
         for _ in range(3):
             async with retention(client, "prod"):
                 while len(jobs.asked("DELETE", "/")) < 2:
@@ -99,27 +101,56 @@ async def test_a_retention_deletes_now_and_then(jobs: FakeDashboard, monkeypatch
                 await asyncio.sleep(0.1)
         assert set(jobs.jobs) == {*KEPT, "old"}
         assert len(jobs.asked("GET", "/api/jobs/")) == 1
-        monkeypatch.setattr(pacing, "RETENTION_SECONDS", 0.0)
         async with retention(client, "prod"):
             while "old" in jobs.jobs:
                 await asyncio.sleep(0.01)
         assert set(jobs.jobs) == KEPT
 
 
-async def test_a_retention_delays_nobody(jobs: FakeDashboard) -> None:
+async def test_a_process_that_has_just_begun_to_wait_deletes_nothing(
+    jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its waits may have rested for longer than the retention, and have not seen yet what became of their jobs."""
+    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 1.0)
+    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
+        await asyncio.sleep(0.5)
+        assert not jobs.requests
+        while len(jobs.jobs) > len(KEPT):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_retention_delays_nobody(jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 0.1)
     jobs.fail("hang", path="/api/jobs/", times=9)
     async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client:
         started = time.monotonic()
         async with retention(client, "prod"):
-            await asyncio.sleep(0.1)
+            while not jobs.asked("GET", "/api/jobs/"):
+                await asyncio.sleep(0.01)
         assert time.monotonic() - started < 2
         jobs.faults.clear()
+        # What was cut short is due at once.
+        monkeypatch.setattr(pacing, "RETENTION_SECONDS", HOUR)
         async with retention(client, "prod"):
             while len(jobs.jobs) > len(KEPT):
                 await asyncio.sleep(0.01)
 
 
-async def test_a_fault_is_left_to_the_next_time(jobs: FakeDashboard, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_retention_ends_quietly_if_the_address_has_changed(
+    jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 0.1)
+    jobs.fail("hang", path="/api/jobs/", times=9)
+    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
+        while not jobs.asked("GET", "/api/jobs/"):
+            await asyncio.sleep(0.01)
+        client._access.config = ClusterConfig(url="http://127.0.0.1:9")
+
+
+async def test_a_fault_is_left_to_the_next_time(
+    jobs: FakeDashboard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 0.1)
     jobs.fail(403, path="/api/jobs/", times=9)
     async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
         while "cannot be deleted" not in caplog.text:
@@ -127,7 +158,10 @@ async def test_a_fault_is_left_to_the_next_time(jobs: FakeDashboard, caplog: pyt
     assert not jobs.asked("DELETE", "/")
 
 
-async def test_without_a_retention_nothing_is_asked(client: RayClient, jobs: FakeDashboard) -> None:
+async def test_without_a_retention_nothing_is_asked(
+    client: RayClient, jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 0.0)
     async with retention(client, "prod"):
         await asyncio.sleep(0.1)
     assert not jobs.requests
