@@ -78,7 +78,7 @@ async def retention(client: RayClient, installation: str) -> AsyncIterator[None]
 
     Each process does so once an hour per cluster, for at most ``pacing.RECORDS_AT_ONCE`` records. The first hour begins
     with the first block: a process that was not running for days must see what became of its jobs before their records
-    are deleted. It delays nothing: when the block ends, the deletion ends, and after a fault the next block tries again.
+    are deleted. It delays nothing: when the block ends, the deletion ends; after a fault, the next block tries again.
     """
     days = client.config.job_retention
     if days is None:

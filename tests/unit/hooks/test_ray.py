@@ -126,18 +126,18 @@ def test_what_authors_write_is_submitted(dashboard: FakeDashboard, tmp_path: Pat
 
 def test_old_records_of_this_airflow_are_deleted(dashboard: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__RAY__INSTALLATION", "prod")
-    for name, hours, owner in (("old", 3, "prod"), ("young", 1, "prod"), ("foreign", 3, "staging")):
+    for name, hours, owner in (("old", 49, "prod"), ("young", 47, "prod"), ("foreign", 49, "staging")):
         body = {"entrypoint": "true", "submission_id": name, "metadata": {NONCE_KEY: "n", INSTALLATION_KEY: owner}}
         age = hours * 3600.0
         submitted_ms = int((time.time() - age) * 1000)
         dashboard.jobs[name] = Job(body, Outcome(), submitted=time.monotonic() - age, submitted_ms=submitted_ms)
-    assert RayHook().delete_old_jobs(timedelta(hours=2)) == 1
+    assert RayHook().delete_old_jobs(timedelta(days=2)) == 1
     assert set(dashboard.jobs) == {"young", "foreign"}
 
 
-@pytest.mark.parametrize("age", [timedelta(minutes=59), 7200, None])
+@pytest.mark.parametrize("age", [timedelta(hours=23), 172_800, None])
 def test_an_age_of_records_that_cannot_work(age: Any) -> None:
-    with pytest.raises(errors.RayConfigError, match="older_than: got .*; expected a timedelta of at least an hour"):
+    with pytest.raises(errors.RayConfigError, match="older_than: got .*; expected a timedelta of at least a day"):
         RayHook().delete_old_jobs(age)
 
 
