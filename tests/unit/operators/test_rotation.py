@@ -355,6 +355,61 @@ def test_a_kill_in_the_triggerer_stops_the_job_with_the_new_token(
     assert statuses(secured) == ["STOPPED"]
 
 
+def kill_after_rotation(task: Any, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, context: Any) -> list[str]:
+    """Kill a task some time after its wait got a new token; returns the states of the jobs right after the kill."""
+    killed: list[str] = []
+
+    def kill() -> None:
+        rotation(fake, monkeypatch)()
+        while fake.requests[-1].headers.get("Authorization") != "Bearer second-token":
+            sleep(0.02)
+        sleep(0.3)
+        task.on_kill()
+        killed.extend(statuses(fake))
+        for job in fake.jobs.values():
+            job.outcome = Outcome()
+
+    with once_watched(fake, kill), pytest.raises(errors.RayJobError):
+        task.execute(context)
+    return killed
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["remembered", "found"])
+def test_a_kill_stops_a_resumed_job_with_the_token_that_its_wait_has_looked_up(
+    secured: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, wiped: bool
+) -> None:
+    secured.default_outcome = Outcome(ends_after=None)
+    submit(wait_for_completion=False).execute(attempts.context(max_tries=5))
+    if wiped:
+        attempts.store.clear()
+    secured.requests.clear()
+    again = attempts.context(try_number=2, max_tries=5)
+    assert kill_after_rotation(submit(), secured, monkeypatch, again) == ["STOPPED"]
+
+
+def test_a_kill_stops_jobs_left_behind_with_that_token_too(
+    secured: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 0.3)
+    secured.default_outcome = Outcome(ends_after=None)
+    submit(wait_for_completion=False).execute(attempts.context(max_tries=5))
+    (lost,) = secured.jobs
+    secured.jobs[lost].outcome = Outcome(ends_after=None, stop_after=None)
+    attempts.store["ray_job"]["lost"] = True
+    task, stops = submit(), []
+
+    def on_kill() -> None:
+        secured.requests.clear()
+        secured.jobs[lost].outcome = Outcome(ends_after=None)
+        RaySubmitJobOperator.on_kill(task)
+        stops.extend(each.path for each in secured.requests if each.path.endswith("/stop"))
+
+    task.on_kill = on_kill  # type: ignore[method-assign]
+    killed = kill_after_rotation(task, secured, monkeypatch, attempts.context(try_number=2, max_tries=5))
+    assert killed == ["STOPPED"] * 2
+    assert f"/api/jobs/{lost}/stop" in stops
+
+
 def test_a_new_trigger_and_an_old_one_share_the_renewed_client(
     secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
