@@ -155,28 +155,28 @@ class Shown:
         if version == self.version:
             self._worked = self.held
 
-    async def is_renewed(self, version: int, *, goes_back: bool = True) -> bool:
+    async def is_renewed(self, version: int, *, by_new_ones: bool = False) -> bool:
         """Whether other credentials are in use by now than those that were rejected.
 
         They are those that the connection holds, or, if these are the rejected ones, those that worked before.
 
         :param version: that of the rejected credentials.
-        :param goes_back: whether credentials that worked before may come into use again.
+        :param by_new_ones: neither by those that worked before, nor by the same ones for another address.
         """
         if version == self.version:
             await self._access.look_up_again()
         if version == self.version:
-            self._choose(goes_back)
+            self._choose(by_new_ones)
         return version != self.version
 
-    def _choose(self, goes_back: bool) -> None:
+    def _choose(self, by_new_ones: bool) -> None:
         newest, worked = self._access.held, self._worked
-        if self._is_other(newest):
+        if self._is_other(newest, even_if_moved=not by_new_ones):
             self._use(newest, "the connection has changed, and what it holds now is used")
             if newest is not self._told:
                 self._told = newest
                 log.info("The connection to %s has changed; what it holds now is used", newest.config.url)
-        elif goes_back and worked is not None and self._is_other(worked) and self._has_same_address(worked):
+        elif not by_new_ones and worked is not None and self._is_other(worked) and self._has_same_address(worked):
             self._use(worked, "what the connection holds now is rejected, so what worked before is used again")
         else:
             self.result = f"the connection was looked up again {self._access.trouble}"
@@ -185,13 +185,17 @@ class Shown:
         self.held, self.result = held, result
         self.version += 1
 
-    def _is_other(self, held: Held) -> bool:
-        """Whether the server would be shown something else, or something else be trusted about it."""
-        return self._of_server(held) != self._of_server(self.held)
+    def _is_other(self, held: Held, *, even_if_moved: bool = True) -> bool:
+        """Whether the server would be shown something else, or something else be trusted about it.
 
-    def _of_server(self, held: Held) -> tuple[object, ...]:
+        :param even_if_moved: another address alone makes the difference.
+        """
+        (endpoint, tls), used = self._of_server(held), self._of_server(self.held)
+        return (endpoint if even_if_moved else replace(endpoint, prefix=used[0].prefix), tls) != used
+
+    def _of_server(self, held: Held) -> tuple[Endpoint, object]:
         endpoint = self._endpoint(held.config)
-        return (endpoint, held.config.verify, held.files) if endpoint.prefix.startswith("https:") else (endpoint,)
+        return endpoint, (held.config.verify, held.files) if endpoint.prefix.startswith("https:") else None
 
     def _has_same_address(self, held: Held) -> bool:
         return self._endpoint(held.config).prefix == self.endpoint.prefix

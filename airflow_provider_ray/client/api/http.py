@@ -279,12 +279,12 @@ class Http:
         except (aiohttp.ClientError, OSError) as error:
             raise await self._judged(_fault(name, error), version) from error
 
-    async def is_renewed(self, version: int, *, goes_back: bool = True) -> bool:
+    async def is_renewed(self, version: int, *, by_new_ones: bool = False) -> bool:
         """Look rejected credentials up again; whether others are in use now. See :meth:`.Shown.is_renewed`.
 
         :param version: :attr:`version` when the request was sent.
         """
-        return await self._shown.is_renewed(version, goes_back=goes_back)
+        return await self._shown.is_renewed(version, by_new_ones=by_new_ones)
 
     @property
     def version(self) -> int:

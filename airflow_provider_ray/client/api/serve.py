@@ -138,7 +138,7 @@ class Serve:
             return await send()
         except RayServeBadAnswer as error:
             # An application may have reasons of its own to refuse a call, and then gets it once if at all possible.
-            if error.status not in (401, 403) or not await self._proxy.is_renewed(version, goes_back=False):
+            if error.status not in (401, 403) or not await self._proxy.is_renewed(version, by_new_ones=True):
                 raise
         return await send()
 
