@@ -134,7 +134,7 @@ class Shown:
         self.version = 0  # increases when other credentials come into use
         self.result = ""  # what came of the last rejection, for an error
         self._access, self._endpoint = access, endpoint
-        self._worked: Held | None = None
+        self._worked = self.held  # before anything has, what the client began with
         self._told: Held | None = None
 
     @property
@@ -145,7 +145,7 @@ class Shown:
     async def open(self, *, accepted: bool) -> None:
         """See :meth:`Access.open`."""
         await self._access.open(accepted=accepted)
-        self.held = self._access.held
+        self.held = self._worked = self._access.held
 
     def has_worked(self, version: int) -> None:
         """Note that the server accepts the credentials in use.
@@ -176,7 +176,7 @@ class Shown:
             if newest is not self._told:
                 self._told = newest
                 log.info("The connection to %s has changed; what it holds now is used", newest.config.url)
-        elif not by_new_ones and worked is not None and self._is_other(worked) and self._has_same_address(worked):
+        elif not by_new_ones and self._is_other(worked) and self._has_same_address(worked):
             self._use(worked, "what the connection holds now is rejected, so what worked before is used again")
         else:
             self.result = f"the connection was looked up again {self._access.trouble}"

@@ -572,6 +572,18 @@ def test_a_token_that_the_cluster_does_not_take_yet_replaces_none_that_it_takes(
     assert statuses(secured) == ["STOPPED"]
 
 
+def test_a_hook_goes_back_to_the_token_that_it_began_with(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = RayHook()
+    hook.submit_job("true", submission_id="s")
+    connect(monkeypatch, "ray_default", secured, password="second-token")
+    secured.fail(403, path="/api/jobs/s")
+    with pytest.raises(errors.RayAuthLapsed, match="what worked before is used again"):
+        hook.get_job("s")
+    assert hook.get_job("s").submission_id == "s"
+
+
 def test_a_watch_does_not_follow_its_connection_to_another_cluster(
     secured: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
