@@ -56,6 +56,7 @@ class Endpoint:
     :param token_field: where the connection holds the token.
     :param headers: additional headers.
     :param basic_auth: value of the header Authorization for HTTP basic authentication.
+    :param prefix: what the addresses begin with that the credentials are for.
     :param address_field: where the connection holds the address.
     """
 
@@ -64,6 +65,7 @@ class Endpoint:
     token_field: str
     headers: Mapping[str, str] = field(repr=False)
     basic_auth: str | None = field(default=None, repr=False)
+    prefix: str
     address_field: str = "host"
 
     def advice(self, status: int) -> str:
@@ -178,6 +180,7 @@ class ClusterConfig:
             token_field="cluster_token" if self.login else "password",
             headers=self.auth_headers,
             basic_auth=self.basic_auth,
+            prefix=self.url,
         )
 
     @property
@@ -188,6 +191,8 @@ class ClusterConfig:
             token=self.serve_token,
             token_field="serve_token",
             headers=self.serve_auth_headers,
+            # Without an address of its own it has the dashboard's host, and the port that Ray reports.
+            prefix=f"{self.serve_url}/" if self.serve_url else f"http://{URL(self.url).host_subcomponent}:",
             address_field="serve_url",
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 FAULT_BUDGET_SECONDS = 120.0  # for which transient faults are retried: a head needs less than that to restart
 AUTH_BUDGET_SECONDS = 300.0  # likewise for credentials that were accepted before: secrets take minutes to spread
 LOOK_UP_SECONDS = 2.0  # between two look-ups of rejected credentials, for everyone who shares a client
+LOOK_UP_LIMIT_SECONDS = 5.0  # after which such a look-up has failed: everyone who shares the client waits for it
 REJECTION_SECONDS = 30.0  # without a look-up, after which the next rejection is new to the log
 FIRST_PAUSE_SECONDS = 1.0  # before the second try, plus a random part of up to as much; then the pauses double
 LAST_PAUSE_SECONDS = 10.0  # the longest pause between two tries, without its random part

@@ -48,14 +48,18 @@ class RayHook(BaseHook):
         self.conn_id = conn_id
         self.accepted = accepted
         self._cached_config: ClusterConfig | None = None
+        self._client: RayClient | None = None  # the newest
 
     def get_config(self) -> ClusterConfig:
-        """What the connection says about the cluster, looked up once per hook.
+        """What the connection says about the cluster, looked up once per hook, and again when credentials are rejected.
 
         :raises AirflowNotFoundException: when the connection does not exist.
         :raises RayConfigError: when it is of another type, or a field cannot work.
         """
-        if self._cached_config is None:
+        if self._client is not None:
+            # What the cluster accepts may have changed while it was in use.
+            self._cached_config = self._client.config
+        elif self._cached_config is None:
             self._cached_config = self._look_up()
         return self._cached_config
 
@@ -94,7 +98,9 @@ class RayHook(BaseHook):
         """
         from airflow_provider_ray.client.api.ray_client import RayClient
 
-        return RayClient(self.get_config(), self._renewed if looks_up else None, accepted=self.accepted)
+        look_up = self._looked_up_again if looks_up else None
+        self._client = RayClient(self.get_config(), look_up, accepted=self.accepted)
+        return self._client
 
     def run(self, action: Callable[[RayClient], Coroutine[Any, Any, T]]) -> T:
         """Run an async action with an open client, from blocking code, and return its result."""
@@ -280,10 +286,9 @@ class RayHook(BaseHook):
             mask_secret(secret)
         return config
 
-    async def _renewed(self) -> ClusterConfig:
+    async def _looked_up_again(self) -> ClusterConfig:
         """The connection as it is now; in a thread, since each client on a worker has an event loop of its own."""
-        self._cached_config = await asyncio.to_thread(self._look_up)
-        return self._cached_config
+        return await asyncio.to_thread(self._look_up)
 
     def _config(self, connection: Connection, extra: Any) -> ClusterConfig:
         from airflow_provider_ray.client.config import ClusterConfig

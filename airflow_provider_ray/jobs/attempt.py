@@ -14,13 +14,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.clusters import selection
-from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs import memory
 from airflow_provider_ray.jobs.decision import Adopt, CurrentAttempt
 from airflow_provider_ray.jobs.earlier import EarlierJobs
 from airflow_provider_ray.jobs.memory import Memory, TaskJob
 from airflow_provider_ray.jobs.retry_policy import is_retried_after
-from airflow_provider_ray.jobs.stopping import StoppableJob, stop_all, tell_unwatched
+from airflow_provider_ray.jobs.stopping import Hooks, StoppableJob, stop_all, tell_unwatched
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_ray.client.api.job_spec import JobSpec
     from airflow_provider_ray.client.api.ray_client import RayClient
     from airflow_provider_ray.client.jobs.outcome import Outcome
+    from airflow_provider_ray.hooks.ray import RayHook
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class Attempt:
         self._knows_jobs = False
         self._nonce: str | None = None  # of the job that the attempt continues with
         self._cluster: str | None = None  # connection of the cluster that the attempt depends on
+        self._hooks = Hooks()
         self._memory = Memory()  # without the job of the attempt
         self._store = context.get("task_state_store") if durable else None
         if durable and self._store is None:
@@ -107,13 +108,12 @@ class Attempt:
         self._answer_for(earlier.find(record), map(earlier.find, left_behind))
         self._memory = replace(remembered, jobs=(*left_behind, *earlier.out_of_reach))
         self._cluster = record.conn_id
-        # A cluster that an earlier attempt used has accepted the connection's credentials before.
-        hook = RayHook(record.conn_id, accepted=earlier.find(record) is not None)
         if record.max_tries != self._ti.max_tries:
             # It has the id of a submission from before a clear, but is another job: a stop of the old must not hit it.
             record = replace(record, max_tries=self._ti.max_tries, nonce=memory.new_nonce())
         self._nonce = record.nonce
-        return CurrentJob(record, hook, step.status if isinstance(step, Adopt) else None)
+        hook, status = self._hooks[record.conn_id], step.status if isinstance(step, Adopt) else None
+        return CurrentJob(record, hook, status)
 
     def remember(self, job: CurrentJob) -> None:
         """Remember the job, and those that it replaces, before it can exist."""
@@ -155,7 +155,8 @@ class Attempt:
         :param event: of :class:`~airflow_provider_ray.triggers.job.RayJobTrigger`.
         :param may_arrive: the submission of the job may still be on its way.
         """
-        hook = RayHook(event["conn_id"], accepted=True)
+        hook = self._hooks[event["conn_id"]]
+        hook.accepted = True
         try:
             # Looked up now, because on_kill must not send requests to Airflow.
             hook.get_config()
@@ -165,7 +166,7 @@ class Attempt:
             raise
         self._cluster, self._nonce = hook.conn_id, event["nonce"]
         own = StoppableJob(hook, event["submission_id"], event["nonce"], may_arrive)
-        self._answer_for(own, [StoppableJob.reach(**job) for job in event["left_behind"]])
+        self._answer_for(own, [self._reach(**job) for job in event["left_behind"]])
         return hook
 
     def resume_remembered(self) -> None:
@@ -232,6 +233,9 @@ class Attempt:
         except Exception as error:
             self._task.log.error("Cannot look for active Ray jobs of this task: %s", error)
 
+    def _reach(self, conn_id: str, submission_id: str, nonce: str) -> StoppableJob | None:
+        return StoppableJob.reach(self._hooks[conn_id], submission_id, nonce)
+
     def _late_arrivals(self) -> list[StoppableJob]:
         """Jobs of earlier attempts that nobody remembers and that arrived after the attempt had searched."""
         if self._nonce is None or self._ti.try_number <= 1:
@@ -243,7 +247,7 @@ class Attempt:
 
     def _earlier(self, remembered: Memory) -> EarlierJobs:
         ti = self._ti
-        return EarlierJobs(remembered.jobs, memory.stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index))
+        return EarlierJobs(remembered.jobs, memory.stamps(ti.dag_id, ti.run_id, ti.task_id, ti.map_index), self._hooks)
 
     def _current(self, clusters: Sequence[str], remembered: Memory) -> CurrentAttempt:
         return CurrentAttempt(

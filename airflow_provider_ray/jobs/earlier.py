@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.decision import (
     Adopt,
     CurrentAttempt,
@@ -24,7 +23,7 @@ from airflow_provider_ray.jobs.decision import (
     resubmission,
 )
 from airflow_provider_ray.jobs.memory import choice_of
-from airflow_provider_ray.jobs.stopping import NOT_STOPPED, StoppableJob, stop_all
+from airflow_provider_ray.jobs.stopping import NOT_STOPPED, Hooks, StoppableJob, stop_all
 
 if TYPE_CHECKING:
     from airflow_provider_ray.client.api.models import JobDetails
@@ -42,15 +41,16 @@ class EarlierJobs:
 
     :param remembered: the jobs, the newest first.
     :param stamps: what the metadata of the task's jobs says about it.
+    :param hooks: those of the attempt.
     """
 
-    def __init__(self, remembered: Sequence[TaskJob], stamps: Mapping[str, str]) -> None:
-        found = {job: StoppableJob.reach(job.conn_id, job.submission_id, job.nonce) for job in remembered}
+    def __init__(self, remembered: Sequence[TaskJob], stamps: Mapping[str, str], hooks: Hooks) -> None:
+        found = {job: StoppableJob.reach(hooks[job.conn_id], job.submission_id, job.nonce) for job in remembered}
         self._reached = {job: stoppable for job, stoppable in found.items() if stoppable is not None}
         self.out_of_reach = [job for job, stoppable in found.items() if stoppable is None]
         self.unsearched: Mapping[str, RayError] = {}
         self._seen: Sequence[SeenJob] = ()
-        self._stamps = stamps
+        self._stamps, self._hooks = stamps, hooks
         self._sessions: dict[str, str] = {}
 
     @property
@@ -79,7 +79,7 @@ class EarlierJobs:
         """
         for job in self.out_of_reach:
             if job.conn_id in clusters:
-                RayHook(job.conn_id).get_config()
+                self._hooks[job.conn_id].get_config()
 
     def look_and_stop(self, current: CurrentAttempt) -> Adopt | Submit:
         """Look the jobs up, stop those that have to be stopped, and return how the attempt continues.
@@ -125,9 +125,10 @@ class EarlierJobs:
         shortly = pacing.FIRST_SEARCH_SECONDS if current.is_first else pacing.EARLIER_JOBS_SECONDS
         budget, within = (None, None) if is_patient else (pacing.HICCUP_SECONDS, shortly)
         ask = partial(search, metadata=self._stamps, with_session=len(current.clusters) > 1, budget=budget)
-        # An earlier attempt, whose jobs are worth the wait, has reached the cluster.
-        hooks = [RayHook(conn_id, accepted=is_patient) for conn_id in current.clusters]
-        questions = [Question(hook.get_conn(), ask, within) for hook in hooks]
+        questions = [Question(self._hooks[conn_id].get_conn(), ask, within) for conn_id in current.clusters]
+        for each in questions:
+            # An earlier attempt, whose jobs are worth the wait, has reached the cluster.
+            each.client.accepted = is_patient
         answers = dict(zip(current.clusters, run_sync(lambda: ask_all(questions)), strict=True))
         self.unsearched = {conn_id: each for conn_id, each in answers.items() if isinstance(each, RayError)}
         for conn_id, fault in self.unsearched.items():
@@ -218,7 +219,7 @@ class EarlierJobs:
             if session == each.job.session
         }
         for job in others.values():
-            self._reached[job] = StoppableJob(RayHook(job.conn_id), job.submission_id, job.nonce)
+            self._reach(job)
         again = dict(
             zip(others, self._look_up(dict.fromkeys(others.values(), pacing.EARLIER_JOBS_SECONDS)), strict=True)
         )
@@ -228,7 +229,12 @@ class EarlierJobs:
         self._seen = join(self._seen, found, current)
         for job in (each.job for each in self._seen if each.job not in self._reached):
             log.info("Ray job %s of an earlier attempt is active on %s", job.submission_id, job.conn_id)
-            self._reached[job] = StoppableJob(RayHook(job.conn_id), job.submission_id, job.nonce)
+            self._reach(job)
+
+    def _reach(self, job: TaskJob) -> None:
+        """Take in a job on a cluster that was searched, so that its connection has been looked up and works."""
+        if reached := StoppableJob.reach(self._hooks[job.conn_id], job.submission_id, job.nonce):
+            self._reached[job] = reached
 
     def _stop(self, step: StopFirst) -> None:
         """Ask jobs to stop and note how that went; the end of a lost one might never come."""

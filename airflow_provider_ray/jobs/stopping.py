@@ -21,6 +21,14 @@ log = logging.getLogger(__name__)
 NOT_STOPPED = "has not stopped yet after a stop request; the next attempt checks again"
 
 
+class Hooks(dict[str, RayHook]):
+    """The hooks of an attempt, one per connection, so that what one of its jobs has looked up again holds for all."""
+
+    def __missing__(self, conn_id: str) -> RayHook:
+        hook = self[conn_id] = RayHook(conn_id)
+        return hook
+
+
 @dataclass(slots=True)
 class StoppableJob:
     """A job with an id, if it has this nonce; another job with the same id is left alone.
@@ -38,22 +46,25 @@ class StoppableJob:
     may_arrive: bool = False
 
     @classmethod
-    def reach(cls, conn_id: str, submission_id: str, nonce: str) -> StoppableJob | None:
-        """The job with its connection looked up; None if the connection no longer exists or cannot work."""
+    def reach(cls, hook: RayHook, submission_id: str, nonce: str) -> StoppableJob | None:
+        """The job with its connection looked up; None if the connection no longer exists or cannot work.
+
+        :param hook: the job's cluster, which has accepted the credentials, since it has the job.
+        """
         from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
         from airflow_provider_ray.client.errors import RayConfigError
 
-        hook = RayHook(conn_id, accepted=True)
         try:
             hook.get_config()
         except (AirflowNotFoundException, RayConfigError) as error:
             log.warning("Ray job %s of an earlier attempt is out of reach: %s", submission_id, error)
             return None
+        hook.accepted = True
         return cls(hook, submission_id, nonce)
 
     def to_json(self) -> dict[str, str]:
-        """Arguments for :meth:`reach`."""
+        """What a trigger, and the attempt after it, must know to reach the job."""
         return {"conn_id": self.hook.conn_id, "submission_id": self.submission_id, "nonce": self.nonce}
 
 

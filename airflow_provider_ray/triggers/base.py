@@ -88,7 +88,7 @@ class RayTrigger(BaseTrigger):
 
         # A hook of its own: the shared client may outlive this trigger.
         look_up = RayHook(conn_id).aget_config
-        return shared_client(await looked_up(look_up()), look_up, accepted=accepted)
+        return shared_client(await looked_up(look_up()), look_up, conn_id=conn_id, accepted=accepted)
 
 
 def until(moment: float) -> float:

@@ -24,6 +24,7 @@ from multidict import CIMultiDict
 
 from airflow_provider_ray import __version__
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.client.api.access import Access, Shown
 from airflow_provider_ray.client.api.addresses import redirection
 from airflow_provider_ray.client.api.decoding import decoded, decoded_rows
 from airflow_provider_ray.client.api.names import Resolver
@@ -42,7 +43,6 @@ from airflow_provider_ray.client.json_text import sanitized
 from airflow_provider_ray.client.threads import in_own_thread
 
 if TYPE_CHECKING:
-    from airflow_provider_ray.client.api.access import Access
     from airflow_provider_ray.client.config import ClusterConfig, Endpoint
 
 # Ray answers writes from anything that looks like a browser with 405 (since 2.54 for every route).
@@ -76,7 +76,7 @@ T = TypeVar("T")
 class Http:
     """Requests to one of a cluster's servers, with the credentials for it.
 
-    :param access: the cluster's configuration, as it is at the moment of a request.
+    :param access: what the cluster's connection holds.
     :param endpoint: picks the server from it.
     :param accepted: the server is known to have accepted the credentials before.
     """
@@ -85,25 +85,29 @@ class Http:
         self, access: Access, endpoint: Callable[[ClusterConfig], Endpoint], *, accepted: bool = False
     ) -> None:
         self.accepted = accepted
-        self._access = access
-        self._endpoint = endpoint
+        self._shown = Shown(access, endpoint)
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def base_url(self) -> str:
         """``scheme://host:port/prefix`` without a trailing slash; empty if requests name their complete URL."""
-        return self._endpoint(self._access.config).url
+        return self._shown.endpoint.url
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The cluster, with the credentials that this server is shown now."""
+        return self._shown.held.config
 
     @property
     def stream_timeout(self) -> aiohttp.ClientTimeout:
         """Limits for a log, which may flow for as long as it likes, as long as it flows."""
-        config = self._access.config
+        config = self.config
         return aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
 
     @property
     def list_timeout(self) -> aiohttp.ClientTimeout:
         """Limits for a list of jobs, which may take long to begin; callers in a hurry have their own limits."""
-        config = self._access.config
+        config = self.config
         return aiohttp.ClientTimeout(
             total=pacing.READ_TIMEOUTS_PER_REQUEST * config.read_timeout,
             sock_connect=config.connect_timeout,
@@ -111,8 +115,8 @@ class Http:
         )
 
     async def __aenter__(self) -> Self:
-        await self._access.open(accepted=self.accepted)
-        config = self._access.config
+        await self._shown.open(accepted=self.accepted)
+        config = self.config
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=Resolver(config.connect_timeout)),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -196,7 +200,7 @@ class Http:
 
     async def upload(self, path: str, body: bytes) -> None:
         """PUT bytes; the time limit grows with their number."""
-        config = self._access.config
+        config = self.config
         seconds = config.read_timeout + len(body) / pacing.SLOWEST_UPLOAD_BYTES_PER_SECOND
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=config.connect_timeout)
         # aiohttp sends a file piece by piece, but would write bytes in one go and block the event loop.
@@ -228,12 +232,13 @@ class Http:
 
     async def _send(self, stack: AsyncExitStack, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
         """The answer, if it is a success; the stack closes it."""
-        version = self._access.version
+        version = self.version
         async with AsyncExitStack() as sending:
             response = await sending.enter_async_context(self.raw(method, path, **options))
             if not 200 <= response.status < 300:
                 fault = await self._refusal(self._name(method, path), response)
                 raise await self._judged(fault, version)
+            self._shown.has_worked(version)
             await stack.enter_async_context(sending.pop_all())
         return response
 
@@ -254,16 +259,19 @@ class Http:
         """
         if self._session is None:
             raise RuntimeError("The client is used outside of its 'async with' block.")
-        access, name = self._access, self._name(method, path)
-        if access.tls is None and not await access.is_renewed(access.version):
-            raise RayAuthLapsed(name, access.result)
-        version, endpoint = access.version, self._endpoint(access.config)
+        shown, name = self._shown, self._name(method, path)
+        if shown.held.tls is None and not await shown.is_renewed(shown.version):
+            raise RayAuthLapsed(name, shown.result)
+        version, endpoint, url = shown.version, shown.endpoint, shown.endpoint.url + path
+        if not f"{url}/".startswith(endpoint.prefix):
+            # Made from an earlier address, which the credentials in use are not for.
+            raise RayAuthLapsed(name, f"the connection has another {endpoint.address_field} by now")
         try:
             async with self._session.request(
                 method,
-                endpoint.url + path,
+                url,
                 allow_redirects=False,
-                ssl=access.tls or True,
+                ssl=shown.held.tls or True,
                 headers=_headers(endpoint, headers),
                 data=data() if callable(data) else data,
                 **options,
@@ -272,17 +280,17 @@ class Http:
         except (aiohttp.ClientError, OSError) as error:
             raise await self._judged(_fault(name, error), version) from error
 
-    async def is_renewed(self, version: int) -> bool:
-        """Look rejected credentials up again; whether others are in use now.
+    async def is_renewed(self, version: int, *, by_new_ones: bool = False) -> bool:
+        """Look rejected credentials up again; whether others are in use now. See :meth:`.Shown.is_renewed`.
 
         :param version: :attr:`version` when the request was sent.
         """
-        return await self._access.is_renewed(version)
+        return await self._shown.is_renewed(version, by_new_ones=by_new_ones)
 
     @property
     def version(self) -> int:
         """Increases when other credentials come into use."""
-        return self._access.version
+        return self._shown.version
 
     def _name(self, method: str, path: str) -> str:
         return f"{method} {self.base_url}{path}"
@@ -290,11 +298,11 @@ class Http:
     async def _refusal(self, name: str, response: aiohttp.ClientResponse) -> RayRequestError:
         if 300 <= response.status < 400:
             return RayRequestRefused(name, f"{response.status}: {self.redirection(response)}", response.status)
-        return refusal(name, response.status, await read_reason(response), self._endpoint(self._access.config))
+        return refusal(name, response.status, await read_reason(response), self._shown.endpoint)
 
     def redirection(self, response: aiohttp.ClientResponse) -> str:
         """What an answer says that redirects, and what to change."""
-        field = self._endpoint(self._access.config).address_field
+        field = self._shown.endpoint.address_field
         return redirection(str(response.url), response.headers.get("Location"), field)
 
     async def _judged(self, fault: RayRequestError, version: int) -> RayRequestError:
@@ -302,10 +310,9 @@ class Http:
         if not fault.about_credentials:
             return fault
         is_renewed = await self.is_renewed(version)
-        if fault.transient or not (is_renewed or self.accepted):
+        if fault.transient or not (self.version or self.accepted):
             return fault
-        now = "the connection has changed, and its new values are used" if is_renewed else self._access.result
-        lapsed = RayAuthLapsed.from_message(f"{fault}; {now}")
+        lapsed = RayAuthLapsed.from_message(f"{fault}; {self._shown.result}")
         lapsed.status, lapsed.has_renewed = fault.status, is_renewed
         return lapsed
 

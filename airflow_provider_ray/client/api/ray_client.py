@@ -47,13 +47,13 @@ class RayClient:
         self._applications = Http(self._access, attrgetter("applications"))
         self.jobs = Jobs(self._dashboard)
         self.cluster = Cluster(self._dashboard)
-        self.serve = Serve(self._dashboard, self._applications, self._access)
+        self.serve = Serve(self._dashboard, self._applications)
         self.health = NodeHealth(self.cluster)
 
     @property
     def config(self) -> ClusterConfig:
-        """The cluster, as it was looked up last."""
-        return self._access.config
+        """The cluster, with the credentials that the dashboard is shown now."""
+        return self._dashboard.config
 
     @property
     def accepted(self) -> bool:

@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import aiohttp
 from multidict import CIMultiDict
@@ -21,12 +22,9 @@ from airflow_provider_ray.client.api.models import ServeDetails
 from airflow_provider_ray.client.api.serve_method import check_method
 from airflow_provider_ray.client.config import check_headers
 from airflow_provider_ray.client.durations import seconds
-from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayAuthLapsed, RayConfigError, RayServeBadAnswer
+from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
 from airflow_provider_ray.client.values import as_json
-
-if TYPE_CHECKING:
-    from airflow_provider_ray.client.api.access import Access
 
 # Route prefix -> application.
 Routes: TypeAlias = Mapping[str, str]
@@ -53,13 +51,11 @@ class Serve:
 
     :param dashboard: requests to the dashboard, which carry the cluster's token.
     :param proxy: requests to Serve's own HTTP proxy, which carry Serve's credentials or none.
-    :param access: the cluster's configuration.
     """
 
-    def __init__(self, dashboard: Http, proxy: Http, access: Access) -> None:
+    def __init__(self, dashboard: Http, proxy: Http) -> None:
         self._dashboard = dashboard
         self._proxy = proxy
-        self._access = access
 
     async def details(self) -> ServeDetails:
         """Applications and HTTP options, as the dashboard knows them."""
@@ -73,16 +69,18 @@ class Serve:
 
         :raises RayConfigError: when the dashboard or Serve itself is behind TLS, so that the address must be known.
         """
-        if self._access.config.serve_url:
-            return self._access.config.serve_url
-        if self._access.config.url.startswith("https:"):
+        # That of the credentials in use: those in the connection may be for another address by now.
+        config = self._proxy.config
+        if config.serve_url:
+            return config.serve_url
+        if config.url.startswith("https:"):
             raise RayConfigError("serve_url", "nothing", "the address of Serve, since the dashboard's is behind TLS")
         details = details or await self.details()
         if details.port is None:
             return None
         if details.has_tls:
             raise RayConfigError("serve_url", "nothing", "the https address of Serve, whose proxies speak TLS")
-        return f"http://{URL(self._access.config.url).host_subcomponent}:{details.port}"
+        return f"http://{URL(config.url).host_subcomponent}:{details.port}"
 
     async def routes(self, base_url: str) -> Routes:
         """Routes that the proxy knows by now."""
@@ -115,6 +113,8 @@ class Serve:
     ) -> ServeAnswer:
         """Call a route and return its answer.
 
+        A call that was rejected is repeated, once, if the connection holds other credentials for Serve by then.
+
         :param request_timeout: limit for the entire request, in seconds or as a ``timedelta``; it is passed to
             Ray 2.54+, which then gives up as well.
         :param max_answer_bytes: largest answer that is accepted.
@@ -122,26 +122,33 @@ class Serve:
         :raises RayServeBadAnswer: for an error status, for an answer that is too large, or not the JSON that XCom can
             hold (no NaN, no integers over 64 bits, no NUL and no half of a surrogate pair in strings).
         :raises RayClusterUnavailable: when there is no answer.
-        :raises RayAuthLapsed: when the credentials were rejected and have been replaced in the connection since.
+        :raises RayAuthLapsed: when the call was not sent, since the connection has another address for Serve by now.
         """
         check_request(method, headers, max_answer_bytes)
         request_timeout = seconds("request_timeout", request_timeout)
         options: dict[str, Any] = {} if data is None else {"data": as_json("data", data).encode()}
-        limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._access.config.connect_timeout)
+        limits = aiohttp.ClientTimeout(total=request_timeout, sock_connect=self._proxy.config.connect_timeout)
         sent = CIMultiDict({"x-request-timeout-seconds": str(request_timeout)})
         if data is not None:
             sent["Content-Type"] = "application/json"
         sent.update(headers or {})
-        started, version = monotonic(), self._proxy.version
-        async with self._proxy.raw(method, url, headers=sent, timeout=limits, **options) as response:
-            request = f"{method} {url}"
+        send = partial(self._send, method, url, max_answer_bytes, headers=sent, timeout=limits, **options)
+        version = self._proxy.version
+        try:
+            return await send()
+        except RayServeBadAnswer as error:
+            # An application may have reasons of its own to refuse a call, and then gets it once if at all possible.
+            if error.status not in (401, 403) or not await self._proxy.is_renewed(version, by_new_ones=True):
+                raise
+        return await send()
+
+    async def _send(self, method: str, url: str, most: int, **options: Any) -> ServeAnswer:
+        started, request = monotonic(), f"{method} {url}"
+        async with self._proxy.raw(method, url, **options) as response:
             if not 200 <= response.status < 300:
-                said = f"{response.status}: {await self._said(response)}"
-                if response.status in (401, 403) and await self._proxy.is_renewed(version):
-                    raise RayAuthLapsed(request, said, response.status)
-                raise RayServeBadAnswer(f"{request}: {said}", response.status)
+                raise RayServeBadAnswer(f"{request}: {response.status}: {await self._said(response)}", response.status)
             try:
-                answer = await read_within(response, max_answer_bytes, request, "the limit (max_answer_bytes)")
+                answer = await read_within(response, most, request, "the limit (max_answer_bytes)")
             except RayAnswerTooLarge as error:
                 raise RayServeBadAnswer(str(error), response.status) from error
             value = _decoded(answer, request, response)

@@ -48,16 +48,26 @@ class SharedClient(RayClient):
     jobs: SharedJobs
     serve: SharedServe
 
-    def __init__(self, config: ClusterConfig, look_up: Callable[[], Awaitable[ClusterConfig]] | None = None) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        look_up: Callable[[], Awaitable[ClusterConfig]] | None = None,
+        conn_id: str | None = None,
+    ) -> None:
         super().__init__(config, look_up)
+        self._conn_id = conn_id
         self.jobs = SharedJobs(self._dashboard)
         self.cluster = SharedCluster(self._dashboard)
-        self.serve = SharedServe(self._dashboard, self._applications, self._access)
+        self.serve = SharedServe(self._dashboard, self._applications)
         self._capacity = SharedAnswer[Capacity](
             super().capacity, period=pacing.CAPACITY_SECONDS, longest_pause=pacing.LONGEST_PAUSE_SECONDS
         )
         self.users = 0
         self._opening: asyncio.Task[Self] | None = None
+
+    def is_for(self, conn_id: str | None, config: ClusterConfig) -> bool:
+        """Whether it uses what this connection holds, or has looked that up and gone back to what worked before."""
+        return self._conn_id == conn_id and config in (self.config, self._access.held.config)
 
     async def capacity(self) -> Capacity:
         """What the cluster has and does; all who ask at about the same time get the same answer."""
@@ -89,20 +99,23 @@ async def shared_client(
     config: ClusterConfig,
     look_up: Callable[[], Awaitable[ClusterConfig]] | None = None,
     *,
+    conn_id: str | None = None,
     accepted: bool = False,
 ) -> AsyncIterator[RayClient]:
-    """The client that everyone in this event loop uses for a cluster with this configuration.
+    """The client that everyone in this event loop uses for a connection with this configuration.
 
-    When the cluster rejects its credentials, all who use it get new ones.
+    When the cluster rejects its credentials, all who use it get new ones. Another connection to the same cluster may
+    get others, or none.
 
     :param config: the cluster.
     :param look_up: see :class:`RayClient`; that of the first user counts.
+    :param conn_id: the connection that ``look_up`` reads.
     :param accepted: likewise; of one user, it holds for all.
     """
     clients = _clients.setdefault(asyncio.get_running_loop(), [])
-    client = next((each for each in clients if each.config == config), None)
+    client = next((each for each in clients if each.is_for(conn_id, config)), None)
     if client is None:
-        client = SharedClient(config, look_up)
+        client = SharedClient(config, look_up, conn_id)
         clients.append(client)
     client.users += 1
     client.accepted = client.accepted or accepted

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from airflow_provider_ray.client import pacing
 from airflow_provider_ray.client.api.jobs import Jobs, Polls
 from airflow_provider_ray.client.api.models import JobDetails
-from airflow_provider_ray.client.errors import RayError
+from airflow_provider_ray.client.errors import RayAuthError, RayError
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 
 if TYPE_CHECKING:
@@ -202,7 +202,8 @@ class SharedJobs(Jobs):
                     job = await self._get(submission_id)
                 except RayError as error:
                     _refuse(futures, error)
-                    if error.transient:
+                    # Credentials may be rejected for one job alone.
+                    if error.transient and not isinstance(error, RayAuthError):
                         raise
                     continue
                 seen[submission_id] = job

@@ -13,7 +13,6 @@ from airflow_provider_ray.client.api.serve import Routes, Serve
 from airflow_provider_ray.client.sharing.answer import SharedAnswer
 
 if TYPE_CHECKING:
-    from airflow_provider_ray.client.api.access import Access
     from airflow_provider_ray.client.api.http import Http
 
 
@@ -24,8 +23,8 @@ class SharedServe(Serve):
     reason: all of them ask at about the same time.
     """
 
-    def __init__(self, dashboard: Http, proxy: Http, access: Access) -> None:
-        super().__init__(dashboard, proxy, access)
+    def __init__(self, dashboard: Http, proxy: Http) -> None:
+        super().__init__(dashboard, proxy)
         # Due at each of these moments, but only once.
         self._pace = {"period": pacing.SERVE_ROUND_SECONDS / 2, "longest_pause": pacing.LONGEST_PAUSE_SECONDS}
         self._details = SharedAnswer[ServeDetails](super().details, **self._pace)

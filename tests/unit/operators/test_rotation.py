@@ -12,9 +12,13 @@ from time import sleep
 from typing import Any
 
 import pytest
+from aiohttp import web
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_ray.client import errors, pacing
+from airflow_provider_ray.client.api.ray_client import RayClient
+from airflow_provider_ray.client.jobs.waiting import wait_for_job
+from airflow_provider_ray.client.sharing.shared_client import shared_client
 from airflow_provider_ray.fan_out.plan import give_up_job
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.jobs.retry_policy import RayRetryPolicy
@@ -49,6 +53,10 @@ def secured(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDashboard]:
         connect(monkeypatch, "ray_default", fake, password="first-token")
         fake.default_outcome = Outcome(ends_after=2.0)
         yield fake
+
+
+def observer(name: str, conn_id: str = "ray_default") -> RayJobTrigger:
+    return RayJobTrigger(role="observer", conn_id=conn_id, submission_id=name, poll_interval=0.2)
 
 
 @contextmanager
@@ -266,7 +274,7 @@ def test_a_package_is_sent_again_with_the_new_token(
     (tmp_path / "main.py").write_text("print()")
     hook = RayHook()
     hook.get_config()
-    connect(monkeypatch, "ray_default", secured, password="first-token", extra={"read_timeout": 20})
+    connect(monkeypatch, "ray_default", secured, password="first-token", extra={"auth_headers": {"X-New": "1"}})
     secured.fail(401, method="PUT", path="/api/packages")
     hook.submit_job("true", runtime_env={"working_dir": str(tmp_path)})
     assert len(secured.packages) == 1
@@ -355,14 +363,67 @@ def test_a_kill_in_the_triggerer_stops_the_job_with_the_new_token(
     assert statuses(secured) == ["STOPPED"]
 
 
+def kill_after_rotation(task: Any, fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch, context: Any) -> list[str]:
+    """Kill a task some time after its wait got a new token; returns the states of the jobs right after the kill."""
+    killed: list[str] = []
+
+    def kill() -> None:
+        rotation(fake, monkeypatch)()
+        while fake.requests[-1].headers.get("Authorization") != "Bearer second-token":
+            sleep(0.02)
+        sleep(0.3)
+        task.on_kill()
+        killed.extend(statuses(fake))
+        for job in fake.jobs.values():
+            job.outcome = Outcome()
+
+    with once_watched(fake, kill), pytest.raises(errors.RayJobError):
+        task.execute(context)
+    return killed
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["remembered", "found"])
+def test_a_kill_stops_a_resumed_job_with_the_token_that_its_wait_has_looked_up(
+    secured: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, wiped: bool
+) -> None:
+    secured.default_outcome = Outcome(ends_after=None)
+    submit(wait_for_completion=False).execute(attempts.context(max_tries=5))
+    if wiped:
+        attempts.store.clear()
+    secured.requests.clear()
+    again = attempts.context(try_number=2, max_tries=5)
+    assert kill_after_rotation(submit(), secured, monkeypatch, again) == ["STOPPED"]
+
+
+def test_a_kill_stops_jobs_left_behind_with_that_token_too(
+    secured: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "LOST_STOP_SECONDS", 0.3)
+    secured.default_outcome = Outcome(ends_after=None)
+    submit(wait_for_completion=False).execute(attempts.context(max_tries=5))
+    (lost,) = secured.jobs
+    secured.jobs[lost].outcome = Outcome(ends_after=None, stop_after=None)
+    attempts.store["ray_job"]["lost"] = True
+    task = submit()
+    stops: list[str] = []
+
+    def on_kill() -> None:
+        secured.requests.clear()
+        secured.jobs[lost].outcome = Outcome(ends_after=None)
+        RaySubmitJobOperator.on_kill(task)
+        stops.extend(each.path for each in secured.requests if each.path.endswith("/stop"))
+
+    task.on_kill = on_kill  # type: ignore[method-assign]
+    killed = kill_after_rotation(task, secured, monkeypatch, attempts.context(try_number=2, max_tries=5))
+    assert killed == ["STOPPED"] * 2
+    assert f"/api/jobs/{lost}/stop" in stops
+
+
 def test_a_new_trigger_and_an_old_one_share_the_renewed_client(
     secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("s", "t"):
         RayHook().submit_job("true", submission_id=name)
-
-    def observer(name: str) -> RayJobTrigger:
-        return RayJobTrigger(role="observer", conn_id="ray_default", submission_id=name, poll_interval=0.2)
 
     async def both() -> list[Any]:
         old = asyncio.create_task(first_event(observer("s")))
@@ -371,6 +432,172 @@ def test_a_new_trigger_and_an_old_one_share_the_renewed_client(
         return [await first_event(observer("t")), await old]
 
     assert [event["job"]["status"] for event in asyncio.run(both())] == ["SUCCEEDED"] * 2
+
+
+def test_of_two_connections_with_equal_tokens_each_is_looked_up(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, "other", secured, password="first-token")
+    for name in ("s", "t"):
+        RayHook().submit_job("true", submission_id=name)
+
+    async def both() -> Any:
+        stale = asyncio.create_task(first_event(observer("s", "other")))
+        await asyncio.sleep(0.3)
+        watching = asyncio.create_task(first_event(observer("t")))
+        await asyncio.sleep(0.5)
+        rotation(secured, monkeypatch)()
+        event = await watching
+        connect(monkeypatch, "other", secured, password="second-token")
+        return event, await stale
+
+    assert [event["job"]["status"] for event in asyncio.run(both())] == ["SUCCEEDED"] * 2
+
+
+@pytest.mark.parametrize("asks", ["the client of one", "a shared client"])
+def test_a_look_up_that_hangs_holds_up_no_wait(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    monkeypatch.setattr(pacing, "LOOK_UP_LIMIT_SECONDS", 0.3)
+    RayHook().submit_job("true", submission_id="s")
+    config = RayHook().get_config()
+
+    async def never() -> Any:
+        await asyncio.sleep(3600)
+
+    made = shared_client if asks == "a shared client" else RayClient
+
+    async def wait() -> Any:
+        async with made(config, never, accepted=True) as client, asyncio.timeout(15):
+            waiting = asyncio.create_task(wait_for_job(client, "s", poll_interval=0.2))
+            await asyncio.sleep(0.5)
+            secured.fail(401, path="/api/jobs/", times=1)
+            return await waiting
+
+    assert asyncio.run(wait()).status == "SUCCEEDED"
+
+
+def refusing(fake: FakeDashboard) -> list[str]:
+    """Deploy an application that refuses each call; returns what it was sent."""
+    got: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        got.append(await request.text())
+        return web.Response(status=403, text="stored, and the quota is exceeded now")
+
+    fake.deploy("app", "/app", answer)
+    return got
+
+
+@pytest.mark.parametrize("extra", [{"max_jobs": 5}, {"auth_headers": {"X-New": "1"}}, {"serve_url": "moved"}])
+def test_a_refusal_by_an_application_is_not_about_the_rest_of_the_connection(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch, extra: Any
+) -> None:
+    got, hook = refusing(secured), RayHook()
+    hook.get_config()
+    if "serve_url" in extra:
+        extra = {"serve_url": secured.serve_url.replace("127.0.0.1", "localhost")}
+    connect(monkeypatch, "ray_default", secured, password="first-token", extra=extra)
+    with pytest.raises(errors.RayServeBadAnswer, match="quota"):
+        hook.call_application("app", method="POST", data={"order": 1}, timeout=5)
+    assert len(got) == 1
+
+
+def test_a_refusal_by_an_application_is_repeated_once(secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    got, hook = refusing(secured), RayHook()
+    connect(monkeypatch, "ray_default", secured, password="first-token", extra={"serve_token": "serve-1"})
+    hook.get_config()
+    connect(monkeypatch, "ray_default", secured, password="first-token", extra={"serve_token": "serve-2"})
+    with pytest.raises(errors.RayServeBadAnswer, match="quota"):
+        hook.call_application("app", method="POST", data={"order": 1}, timeout=5)
+    assert len(got) == 2
+
+
+@pytest.mark.parametrize("path", ["/-/routes", "/app"])
+def test_serves_new_token_goes_to_serves_new_address_only(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    with FakeDashboard() as new:
+        for fake in (secured, new):
+            fake.deploy("app", "/app", {"an": "answer"})
+        connect(monkeypatch, "ray_default", secured, password="first-token", extra={"serve_token": "serve-1"})
+        hook = RayHook()
+        hook.get_config()
+        secured.fail(401, path=path, times=100)
+        extra = {"serve_token": "serve-2", "serve_url": new.serve_url}
+        connect(monkeypatch, "ray_default", secured, password="first-token", extra=extra)
+        assert hook.call_application("app", method="POST", timeout=5) == {"an": "answer"}
+        assert {each.headers.get("Authorization") for each in secured.requests if each.server == "serve"} == {
+            "Bearer serve-1"
+        }
+        assert new.requests[-1].headers["Authorization"] == "Bearer serve-2"
+
+
+def test_a_token_that_the_cluster_does_not_take_yet_replaces_none_that_it_takes(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection has the new token hours before the cluster, which refuses some requests for other reasons."""
+    monkeypatch.setattr(pacing, "AUTH_BUDGET_SECONDS", 1.0)
+    refusing(secured)
+    owns: Any = {"nonce": "n", "left_behind": (), "cancel_on_kill": True}
+    trigger = RayJobTrigger(role="owner", conn_id="ray_default", submission_id="s", ownership=owns, poll_interval=0.1)
+    secured.default_outcome = Outcome(ends_after=None)
+    RayHook().submit_job("true", submission_id="s", metadata={"airflow_nonce": "n"})
+
+    async def watch() -> None:
+        watching = asyncio.create_task(first_event(trigger))
+        await asyncio.sleep(0.5)
+        hook = RayHook()
+        config = hook.get_config()
+        connect(monkeypatch, "ray_default", secured, password="second-token")
+        async with shared_client(config, hook.aget_config, conn_id="ray_default") as client:
+            with pytest.raises(errors.RayServeBadAnswer):
+                await client.serve.call(f"{secured.serve_url}/app", method="POST")
+            secured.fail(403, path="/api/serve", times=3)
+            with pytest.raises(errors.RayAuthLapsed, match="what worked before is used again"):
+                await client.serve.details()
+            # The client of those who come now and have the new token.
+            async with shared_client(hook_config(), conn_id="ray_default") as same:
+                assert same is client
+        await asyncio.sleep(2.5)
+        assert not watching.done()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await trigger.on_kill()
+
+    def hook_config() -> Any:
+        return RayHook().get_config()
+
+    asyncio.run(watch())
+    assert statuses(secured) == ["STOPPED"]
+
+
+def test_a_hook_goes_back_to_the_token_that_it_began_with(
+    secured: FakeDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = RayHook()
+    hook.submit_job("true", submission_id="s")
+    connect(monkeypatch, "ray_default", secured, password="second-token")
+    secured.fail(403, path="/api/jobs/s")
+    with pytest.raises(errors.RayAuthLapsed, match="what worked before is used again"):
+        hook.get_job("s")
+    assert hook.get_job("s").submission_id == "s"
+
+
+def test_a_watch_does_not_follow_its_connection_to_another_cluster(
+    secured: FakeDashboard, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "AUTH_BUDGET_SECONDS", 1.0)
+    secured.default_outcome = Outcome(ends_after=None)
+    with FakeDashboard(token="second-token") as other:
+
+        def move() -> None:
+            secured.token = "unknown"
+            connect(monkeypatch, "ray_default", other, password="second-token")
+
+        with once_watched(secured, move), pytest.raises(errors.RayAuthLapsed, match=f"another cluster, {other.url}"):
+            submit().execute(attempts.context(max_tries=5))
+        assert not other.requests
 
 
 @MODES

@@ -96,6 +96,36 @@ def test_a_job_that_does_not_stop_lets_nothing_be_submitted(
     assert len(clusters["a"].jobs) == 1
 
 
+@pytest.mark.parametrize("wiped", [False, True], ids=["remembered", "found"])
+def test_a_stop_that_is_rejected_for_a_moment_is_sat_out(
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, wiped: bool
+) -> None:
+    job = leave_active(attempts, clusters["a"], monkeypatch)
+    if wiped:
+        attempts.store.clear()
+    clusters["a"].fail(403, method="POST", path=f"/api/jobs/{job}/stop", times=2)
+    run(attempts, 2, max_tries=7)
+    assert states(clusters["a"]) == ["STOPPED", "SUCCEEDED"]
+
+
+def test_a_kill_asks_airflow_for_nothing(
+    clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = leave_active(attempts, clusters["a"], monkeypatch)
+    attempts.store.clear()
+    task = operator()
+
+    def is_killed(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(RayHook, "get_connection", None)
+        task.on_kill()
+        raise Died
+
+    monkeypatch.setattr(RaySubmitJobOperator, "_wait", is_killed)
+    with pytest.raises(Died):
+        task.execute(attempts.context(try_number=2, max_tries=5))
+    assert clusters["a"].jobs[job].status == "STOPPED"
+
+
 @MODES
 def test_without_durable_the_job_of_the_earlier_attempt_is_ended_first(
     clusters: Clusters, attempts: Attempts, monkeypatch: pytest.MonkeyPatch, deferrable: bool

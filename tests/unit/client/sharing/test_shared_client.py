@@ -20,6 +20,7 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import (
     RayAuthError,
+    RayAuthLapsed,
     RayClusterUnavailable,
     RayJobLost,
     RayJobTimeout,
@@ -357,12 +358,14 @@ async def test_logs_that_hang_hold_up_nobody_else(fake: FakeDashboard) -> None:
         await asyncio.gather(*following, return_exceptions=True)
 
 
-async def test_a_fault_of_one_job_concerns_nobody_else(fake: FakeDashboard) -> None:
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_fault_of_one_job_concerns_nobody_else(fake: FakeDashboard, accepted: bool) -> None:
     await submit(fake, 3, ends_after=None)
     fake.fail(403, path=f"{PATH}j0")
-    async with shared_client(ClusterConfig(url=fake.url)) as client:
+    async with shared_client(ClusterConfig(url=fake.url), accepted=accepted) as client:
         answers = await asyncio.gather(*(client.jobs.get(f"j{i}") for i in range(3)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [RayAuthError, JobDetails, JobDetails]
+    refused = RayAuthLapsed if accepted else RayAuthError
+    assert [type(answer) for answer in answers] == [refused, JobDetails, JobDetails]
 
 
 async def test_without_a_list_jobs_are_asked_for_one_by_one(
