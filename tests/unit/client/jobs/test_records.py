@@ -136,17 +136,6 @@ async def test_a_retention_delays_nobody(jobs: FakeDashboard, monkeypatch: pytes
                 await asyncio.sleep(0.01)
 
 
-async def test_a_retention_ends_quietly_if_the_address_has_changed(
-    jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 0.1)
-    jobs.fail("hang", path="/api/jobs/", times=9)
-    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
-        while not jobs.asked("GET", "/api/jobs/"):
-            await asyncio.sleep(0.01)
-        client._access.config = ClusterConfig(url="http://127.0.0.1:9")
-
-
 async def test_a_fault_is_left_to_the_next_time(
     jobs: FakeDashboard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
