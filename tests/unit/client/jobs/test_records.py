@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 from typing import Any
 
 import pytest
@@ -91,9 +92,8 @@ def never_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_retention_deletes_now_and_then(jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "RECORDS_AT_ONCE", 2)
-    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
-        await asyncio.sleep(0.1)
-        monkeypatch.setattr(pacing, "RETENTION_SECONDS", 1.0)
+    records._cleaned_at[jobs.url] = -inf
+    async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client:
         for _ in range(3):
             async with retention(client, "prod"):
                 while len(jobs.asked("DELETE", "/")) < 2:
@@ -101,6 +101,7 @@ async def test_a_retention_deletes_now_and_then(jobs: FakeDashboard, monkeypatch
                 await asyncio.sleep(0.1)
         assert set(jobs.jobs) == {*KEPT, "old"}
         assert len(jobs.asked("GET", "/api/jobs/")) == 1
+        records._cleaned_at[jobs.url] = -inf
         async with retention(client, "prod"):
             while "old" in jobs.jobs:
                 await asyncio.sleep(0.01)
@@ -111,7 +112,7 @@ async def test_a_process_that_has_just_begun_to_wait_deletes_nothing(
     jobs: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its waits may have rested for longer than the retention, and have not seen yet what became of their jobs."""
-    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 1.0)
+    monkeypatch.setattr(pacing, "RETENTION_SECONDS", 3.0)
     async with RayClient(ClusterConfig(url=jobs.url, job_retention=7)) as client, retention(client, "prod"):
         await asyncio.sleep(0.5)
         assert not jobs.requests
