@@ -15,13 +15,13 @@ from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.clusters.asking import Question, ask_all
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayConfigError, RayError
-from airflow_provider_ray.client.jobs.records import clean, old_records
+from airflow_provider_ray.client.jobs.records import SECONDS_PER_DAY, clean, old_records
 from airflow_provider_ray.client.sync import run_sync
 from airflow_provider_ray.compat.cli import AirflowConsole, action_cli, providers_configuration_loaded
 from airflow_provider_ray.hooks import options
 
 _AGE = re.compile(r"([0-9]{1,6})([dh])")
-_SECONDS = {"h": 3600.0, "d": 86_400.0}
+_SECONDS = {"h": 3600.0, "d": SECONDS_PER_DAY}
 
 
 @action_cli(check_db=False)

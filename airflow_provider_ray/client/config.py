@@ -14,14 +14,13 @@ from yarl import URL
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayConfigError
 from airflow_provider_ray.client.labels import read_labels
-from airflow_provider_ray.client.values import number
+from airflow_provider_ray.client.values import check_headers, number
 
 DEFAULT_DASHBOARD_PORT = 8265
 DEFAULT_SERVE_PORT = 8000
 
 _HOSTNAME = re.compile(r"[\w.:%-]+")
 _TOKEN = re.compile(r"[!-~]+")
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_READ_TIMEOUT = 30.0
 
@@ -360,19 +359,3 @@ def _headers(extra: Mapping[str, Any], name: str) -> dict[str, str]:
     value = extra.get(name, {})
     check_headers(name, value)
     return dict(value)
-
-
-def check_headers(name: str, value: Any) -> None:
-    """Reject headers that cannot be sent; the error names them, never their values.
-
-    :raises RayConfigError: naming the field.
-    """
-    if not isinstance(value, Mapping) or not all(
-        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
-    ):
-        raise RayConfigError(name, type(value).__name__, "a JSON object with string values")
-    for key, text in value.items():
-        if not _HEADER_NAME.fullmatch(key):
-            raise RayConfigError(name, f"the header name {key!r}", "a name of letters, digits and dashes")
-        if not text.isprintable():
-            raise RayConfigError(name, f"a line break or control character in {key!r}", "values on one line")

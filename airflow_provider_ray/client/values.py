@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
@@ -19,6 +20,7 @@ STRING_EXPECTED = "a string, as by str(...); a template that is rendered nativel
 
 # Resources that any Ray cluster may have, as Ray spells them.
 RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OWN_RESOURCES = {name.lower(): name for name in RESOURCES}
 
 
@@ -199,3 +201,19 @@ def _of_decimal(value: Decimal, where: str) -> float:
 
 def _at(where: str) -> str:
     return f", at {where}" if where else ""
+
+
+def check_headers(name: str, value: Any) -> None:
+    """Reject headers that cannot be sent; the error names them, never their values.
+
+    :raises RayConfigError: naming the field.
+    """
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
+    ):
+        raise RayConfigError(name, type(value).__name__, "a JSON object with string values")
+    for key, text in value.items():
+        if not _HEADER_NAME.fullmatch(key):
+            raise RayConfigError(name, f"the header name {key!r}", "a name of letters, digits and dashes")
+        if not text.isprintable():
+            raise RayConfigError(name, f"a line break or control character in {key!r}", "values on one line")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,9 @@ class RedactsRenderedFields(BaseOperator):
     ``render_template_fields`` of the operator that it unmaps (Airflow 3.3). Delete when it does.
     """
 
+    @abstractmethod
     def redact_rendered_fields(self) -> None:
-        """Change the fields in place; called once all of them are rendered. Every subclass has its own."""
-        raise NotImplementedError(f"{type(self).__name__} must define redact_rendered_fields")
+        """Change the fields in place, once all of them are rendered."""
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Environment, seen_oids: set[int]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,13 +57,15 @@ def apply() -> None:
         _is_applied = True
 
 
+@cache
 def installation() -> str:
     """What the metadata of a job calls the Airflow that submitted it, to tell apart those that share a cluster.
 
     ``[ray] installation``, by default the address of the API server without its scheme: ``[api] base_url``, else
     ``[core] execution_api_server_url``, else localhost with ``[api] port``. Many are at localhost, so a digest
     of the Fernet key is added there. Workers, triggerers and the API server must arrive at the same value; none of them
-    needs the metadata database for it.
+    needs the metadata database for it. Read once per process: an option may come from a command or
+    a secrets backend.
 
     :raises RayConfigError: when the option is too long or has characters that cannot be printed.
     """

@@ -197,13 +197,13 @@ class EarlierJobs:
 
     def _told(self, job: TaskJob, answer: JobDetails | None) -> SeenJob:
         """What a cluster says about a remembered job; another job may have its id."""
-        from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce, is_of_same_task
+        from airflow_provider_ray.client.jobs.submission import NONCE_KEY, has_nonce, is_of_task
 
         if answer is None or has_nonce(answer, job.nonce):
             return SeenJob(job=job, known=answer)
-        metadata = answer.metadata or {}
-        if NONCE_KEY not in metadata or not is_of_same_task(metadata, self._stamps):
+        if not is_of_task(answer, self._stamps):
             return SeenJob(job=job, is_id_taken=True)
+        metadata = answer.metadata or {}
         # A submission from before a clear was faster than the one that was to take its id.
         holder = replace(job, nonce=metadata[NONCE_KEY], max_tries=choice_of(metadata)[0])
         self._reached[holder] = StoppableJob(self._reached[job].hook, job.submission_id, holder.nonce)

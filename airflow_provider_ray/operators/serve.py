@@ -163,8 +163,7 @@ class RayServeOperator(RedactsRenderedFields):
     def _check_literals(self) -> None:
         """Check in the Dag file what is known there, without loading the client."""
         from airflow_provider_ray.client.api.serve_method import check_method
-        from airflow_provider_ray.client.config import check_headers
-        from airflow_provider_ray.client.values import as_json
+        from airflow_provider_ray.client.values import as_json, check_headers
 
         if is_literal(self.method):
             check_method(self.method)

@@ -21,6 +21,7 @@ import pytest
 import structlog
 
 from airflow_provider_ray.client import pacing
+from airflow_provider_ray.hooks import options
 from tests.fake_dashboard import FakeDashboard
 from tests.unit.airflow_log import AirflowLog, installed
 
@@ -132,6 +133,12 @@ def connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, fake: FakeDashboard, 
     extra = {"serve_url": fake.serve_url, **fields.pop("extra", {})}
     connection = {"conn_type": "ray", "host": fake.url, "extra": extra, **fields}
     monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+
+@pytest.fixture(autouse=True)
+def another_airflow() -> None:
+    """Each test may give its Airflow another name, which is read once per process."""
+    options.installation.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -17,14 +17,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from airflow_provider_ray.client import pacing
-from airflow_provider_ray.client.api.http import Http, read_reason, read_within
+from airflow_provider_ray.client.api.faults import read_reason
+from airflow_provider_ray.client.api.http import Http, read_within
 from airflow_provider_ray.client.api.models import ServeDetails
 from airflow_provider_ray.client.api.serve_method import check_method
-from airflow_provider_ray.client.config import check_headers
 from airflow_provider_ray.client.durations import seconds
 from airflow_provider_ray.client.errors import RayAnswerTooLarge, RayConfigError, RayServeBadAnswer
 from airflow_provider_ray.client.json_text import is_suspect, sanitized
-from airflow_provider_ray.client.values import as_json
+from airflow_provider_ray.client.values import as_json, check_headers
 
 # Route prefix -> application.
 Routes: TypeAlias = Mapping[str, str]

@@ -28,25 +28,20 @@ SECONDS_PER_DAY = 86_400.0
 async def old_records(client: RayClient, older_than: float, installation: str) -> Sequence[JobDetails]:
     """Jobs that an Airflow has submitted with this package and that ended long ago, the oldest first.
 
-    A job that somebody else submitted is never among them, nor one that has not ended, or whose end is not known. If
-    the cluster has too many records to list them all, some of the old ones may be missing.
+    They never include jobs that something else submitted, that have not ended, or whose end time is unknown. If the
+    cluster has too many records to list them all, some of the old ones may be missing.
 
     :param older_than: seconds since the end of the job.
     :param installation: the Airflow.
     :raises RayRequestError: when the cluster refuses, or is unavailable for longer than ``[ray] fault_budget``.
     """
-    try:
-        jobs = await retrying(client.jobs.list)
-    except RayAnswerTooLarge:
-        jobs = await retrying(lambda: client.jobs.ended(pacing.RECORDS_AT_ONCE))
-    before_ms = (time() - older_than) * 1000
-    return sorted((job for job in jobs if _is_old(job, before_ms, installation)), key=lambda job: job.end_time_ms or 0)
+    return (await _listed(client, older_than, installation))[0]
 
 
 async def delete_records(client: RayClient, jobs: Sequence[JobDetails]) -> int:
     """Delete the records of jobs that have ended, one after another, and return how many there were.
 
-    The logs of the jobs stay on the cluster. A record that somebody else has deleted meanwhile does not count.
+    The logs of the jobs stay on the cluster. Records that were deleted in the meantime do not count.
 
     :raises RayRequestError: when the cluster refuses, or is unavailable for longer than ``[ray] fault_budget``.
     """
@@ -62,14 +57,27 @@ async def delete_records(client: RayClient, jobs: Sequence[JobDetails]) -> int:
 
 async def clean(client: RayClient, older_than: float, installation: str) -> int:
     """Delete all old records, see :func:`old_records`, and return how many there were."""
-    deleted, seen = 0, set[str]()
-    while found := [
-        job for job in await old_records(client, older_than, installation) if str(job.submission_id) not in seen
-    ]:
+    deleted, seen, is_complete = 0, set[str](), False
+    while not is_complete:
+        old, is_complete = await _listed(client, older_than, installation)
         # A record that is still listed after its deletion must not keep this going forever.
+        found = [job for job in old if str(job.submission_id) not in seen]
+        if not found:
+            break
         seen.update(str(job.submission_id) for job in found)
         deleted += await delete_records(client, found)
     return deleted
+
+
+async def _listed(client: RayClient, older_than: float, installation: str) -> tuple[Sequence[JobDetails], bool]:
+    """Old records, and whether they are all of them."""
+    try:
+        jobs, is_complete = await retrying(client.jobs.list), True
+    except RayAnswerTooLarge:
+        jobs, is_complete = await retrying(lambda: client.jobs.ended(pacing.RECORDS_AT_ONCE)), False
+    before_ms = (time() - older_than) * 1000
+    old = [job for job in jobs if _is_old(job, before_ms, installation)]
+    return sorted(old, key=lambda job: job.end_time_ms or 0), is_complete
 
 
 @asynccontextmanager
@@ -99,7 +107,7 @@ _cleaned_at: dict[str, float] = {}
 
 
 async def _clean_now_and_then(client: RayClient, days: float, installation: str) -> None:
-    url = client.config.url  # it may change while this runs
+    url = client.config.url
     _cleaned_at.setdefault(url, monotonic())
     while True:
         pause = _cleaned_at[url] + pacing.RETENTION_SECONDS - monotonic()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_ray.client.api.retry import retrying
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayRequestError
-from airflow_provider_ray.client.jobs.submission import NONCE_KEY
+from airflow_provider_ray.client.jobs.submission import is_of_task
 from airflow_provider_ray.client.states import is_terminal
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def search(
     """
     session = (await retrying(client.cluster.version, budget)).session_name if with_session else None
     active = await retrying(lambda: _active(client), budget)
-    jobs = [job for job in active if job.submission_id and _is_meant(job.metadata or {}, metadata)]
+    jobs = [job for job in active if job.submission_id and is_of_task(job, metadata)]
     return Searched(jobs=jobs, session=session)
 
 
@@ -51,7 +51,3 @@ async def _active(client: RayClient) -> Sequence[JobDetails]:
     except RayRequestError:
         # A proxy may forbid the state API, whose list is shorter, and let only the Jobs API pass.
         return [job for job in await client.jobs.list() if not is_terminal(job.status)]
-
-
-def _is_meant(metadata: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return NONCE_KEY in metadata and wanted.items() <= metadata.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from airflow_provider_ray.client import pacing
@@ -153,9 +153,10 @@ def has_nonce(job: JobDetails, nonce: str) -> bool:
     return (job.metadata or {}).get(NONCE_KEY) == nonce
 
 
-def is_of_same_task(metadata: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether the metadata of two jobs name the same task instance."""
-    return all(key in metadata and metadata[key] == other.get(key) for key in IDENTITY_KEYS)
+def is_of_task(job: JobDetails, stamps: Mapping[str, Any]) -> bool:
+    """Whether this package submitted the job for the task with these entries in its jobs' metadata."""
+    metadata = job.metadata or {}
+    return NONCE_KEY in metadata and stamps.items() <= metadata.items()
 
 
 async def _is_there(client: RayClient, spec: JobSpec) -> bool:
@@ -164,7 +165,7 @@ async def _is_there(client: RayClient, spec: JobSpec) -> bool:
     except RayNotFound:
         return False
     if not has_nonce(job, spec.metadata[NONCE_KEY]):
-        if is_of_same_task(job.metadata or {}, spec.metadata):
+        if is_of_task(job, {key: spec.metadata.get(key) for key in IDENTITY_KEYS}):
             reason = "is an earlier submission of this task, which has arrived late; the next attempt stops it"
             raise RayJobStopping.from_message(f"Ray job {spec.submission_id!r} {reason}")
         got = f"{spec.submission_id!r}, which another job on this cluster uses"

@@ -42,7 +42,7 @@ _NOBODY_THERE = (RayClusterUnavailable, RayNotFound, RayNotADashboard)
 # What the dashboard may answer for a while: once it was there, also what it answers while its head restarts.
 _PASSING = (RayClusterUnavailable, RayAuthLapsed)
 _PASSING_ONCE_THERE = (*_PASSING, *_NOBODY_THERE)
-# Statuses with which Serve turns a request away before the application sees it; 429 if the deployment says so.
+# Serve rejects a request with these before the application sees it; some deployments choose 429.
 _TURNED_AWAY = (429, 503)
 
 

@@ -39,7 +39,7 @@ class WithFastAPI:
         return {"fastapi": True}
 
 
-# The root_path is for a proxy in front of Serve; that there is none makes the test.
+# root_path is meant for a proxy in front of Serve. The test is that nothing changes without one.
 serve.start(http_options={"host": "127.0.0.1", "port": settings["port"], "root_path": "/base"})
 name, route_prefix = settings["name"], settings["route_prefix"]
 serve.run(Answers.bind(), name=name, route_prefix=route_prefix)  # type: ignore[attr-defined]

@@ -85,7 +85,7 @@ SECRET_THAT_LOOKS_ORDINARY = [
     ("DB_PASSWORD", "ftp://horse/battery"),
     ("PGPASSWORD", "correct-horse"),
     ("clientSecretValue", "correct-horse"),
-    ("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T000/B000/XXXXsecretXXXX"),
+    ("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T04AB/B07CD/q8ZkL0m3Rw"),
     ("TEAMS_WEBHOOK", "https://example.webhook.office.com/webhookb2/secret"),
     ("SENTRY_DSN", "https://0123456789abcdef@o1.ingest.sentry.io/1"),
     ("STORAGE_CONNECTION_STRING", "Endpoint=sb://bus.example/;SharedAccessKeyName=root"),

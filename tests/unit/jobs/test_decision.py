@@ -218,7 +218,7 @@ FOUND: dict[str, tuple[list[SeenJob], list[FoundJob], CurrentAttempt, Step | str
     ),
     # A clear raises max_tries; Airflow 3.4 then forgets what the task remembered.
     "before a clear": ([], [found(OLD, max_tries=2)], RETRY, "stop"),
-    # The task instance was deleted and made anew.
+    # The task instance was deleted and created again.
     "before the first attempt": ([], [found(OLD)], replace(ONE, resumes=True), "stop"),
     "of a higher number than this attempt": ([], [found(OLD, try_number=3)], RETRY, "stop"),
     "without stamps of an attempt": ([], [found(OLD, try_number=-1, max_tries=-1)], RETRY, "stop"),

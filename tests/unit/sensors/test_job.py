@@ -9,6 +9,7 @@ from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_ray.client import errors, pacing
+from airflow_provider_ray.hooks import options
 from airflow_provider_ray.hooks.ray import RayHook
 from airflow_provider_ray.sensors.job import RayJobSensor
 from tests.fake_dashboard import FakeDashboard, Outcome
@@ -58,11 +59,17 @@ def test_a_job_of_another_airflow_on_the_cluster_is_not_meant(
     dashboard: FakeDashboard, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     stamps = {"airflow_dag_id": "d", "airflow_run_id": "r", "airflow_task_id": "t"}
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://prod.example")
+
+    def become(host: str) -> None:
+        """Stand for a process of another Airflow, each of which reads its name once."""
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"https://{host}")
+        options.installation.cache_clear()
+
+    become("prod.example")
     submit(dashboard, "of-prod", Outcome(status="FAILED", ends_after=0.5), **stamps)
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://staging.example")
+    become("staging.example")
     submit(dashboard, "of-staging", Outcome(), **stamps)
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://prod.example")
+    become("prod.example")
     with pytest.raises(errors.RayJobFailed, match="'of-prod'"):
         run(sensor(metadata=stamps, deferrable=deferrable), context)
     named = sensor(metadata={**stamps, "airflow_installation": "staging.example"}, deferrable=False)

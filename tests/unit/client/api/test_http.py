@@ -71,7 +71,7 @@ def answering_once(*answer: bytes) -> int:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        # Whoever has heard enough hangs up.
+        # The client may hang up early.
         with listener, listener.accept()[0] as connection, suppress(ConnectionError):
             connection.recv(65536)
             for piece in answer:

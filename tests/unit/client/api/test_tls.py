@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from airflow_provider_ray.client.api.http import _fault
+from airflow_provider_ray.client.api.faults import network_fault
 from airflow_provider_ray.client.api.ray_client import RayClient
 from airflow_provider_ray.client.config import ClusterConfig
 from airflow_provider_ray.client.errors import RayClusterUnavailable, RayConfigError, RayRequestRefused
@@ -148,5 +148,5 @@ async def test_a_key_of_another_certificate_is_refused(https: FakeDashboard, pem
 
 @pytest.mark.parametrize("error", [aiohttp.ServerDisconnectedError(), aiohttp.ClientOSError(errno.ECONNRESET, "reset")])
 def test_a_server_that_hangs_up_may_want_a_certificate(error: aiohttp.ClientError) -> None:
-    assert "client_cert" in str(_fault("GET https://ray", error))
-    assert "client_cert" not in str(_fault("GET http://ray", error))
+    assert "client_cert" in str(network_fault("GET https://ray", error))
+    assert "client_cert" not in str(network_fault("GET http://ray", error))

@@ -112,7 +112,7 @@ async def test_who_gives_up_makes_way(fake: FakeDashboard) -> None:
 async def test_who_gives_up_when_it_is_admitted_makes_way_at_once(
     fake: FakeDashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the admission and the next step of whoever was admitted."""
+    """Between the admission of a job and its next step."""
     admit, admitted = admission._InFlight._admit, asyncio.Event()
 
     def observed(line: Any) -> None:
